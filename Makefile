@@ -1,0 +1,51 @@
+# Everything here needs Python 3.11 (or 3.12) and make, nothing else; see README.md.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+REQUIREMENTS = deploy/requirements
+
+.PHONY: demo test lint bench requirements model clean
+
+demo: $(VENV)/online ## run the whole pipeline on sample photos, or on PHOTOS=folder
+	@$(BIN)/image-score demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+test: $(VENV)/dev lint ## run every check and test
+	$(BIN)/pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev ## listings/s of the whole pipeline beside bare Triton
+	$(BIN)/python tests/bench/end_to_end.py
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: Python's venv is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/online: $(VENV)/bin/pip $(REQUIREMENTS)/online.txt pyproject.toml
+	@echo "installing what the online path needs into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/online.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/online $(REQUIREMENTS)/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/dev.txt
+	@touch $@
+
+model: ## train the model again from LABELS and PHOTOS; installs torch into .venv-train
+	@test -n "$(LABELS)" -a -n "$(PHOTOS)" || { echo "make: give LABELS=folder PHOTOS=folder" >&2; exit 1; }
+	@test -d .venv-train || $(PYTHON) -m venv .venv-train
+	@.venv-train/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/train.txt
+	PYTHONPATH=. .venv-train/bin/python -m triton_models.train --photos "$(PHOTOS)" --labels "$(LABELS)"
+
+requirements: ## pin every dependency again, with hashes
+	@$(PYTHON) -m venv .venv-pin && .venv-pin/bin/pip install --quiet uv
+	@for name in online dev train; do \
+	  extra=$$( [ $$name = online ] || echo "--extra $$name" ); \
+	  .venv-pin/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	    --no-header --custom-compile-command "make requirements" $$extra pyproject.toml $(REQUIREMENTS)/build.in -o $(REQUIREMENTS)/$$name.txt; \
+	done
+
+clean:
+	rm -rf .venv .venv-pin .venv-train image-score-demo build

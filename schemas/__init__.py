@@ -1,0 +1,49 @@
+"""The contracts: what travels on each topic, and what search reads from Redis.
+
+| module          | topic or key                    | written by       |
+|-----------------|---------------------------------|------------------|
+| `listing_event` | `listing.events`                | the marketplace  |
+| `image_score`   | `image.scores` (compacted)      | the scorer       |
+| `redis_record`  | Redis `image_score:{<listing>}` | the scorer       |
+| `dead_letter`   | `listing.events.dlq`            | the scorer       |
+| `seller_hint`   | `seller.hints`                  | the hints app    |
+
+`json/` holds the JSON Schema of each message (`image-score schemas export`).
+"""
+
+from schemas.base import Message, MessageError
+from schemas.dead_letter import DeadLetter, DeadLetterType, Stage
+from schemas.image_score import FailedPhoto, ImageScore, PhotoError, PhotoErrorType, ScoredPhoto
+from schemas.listing_event import ListingEvent, ListingEventType, ListingPhoto
+from schemas.redis_record import RedisRecord, record_key, tombstone_key
+from schemas.seller_hint import SellerHint, Tip
+from schemas.vocabulary import ASPECTS, ISSUES, Aspect, Issue
+
+MESSAGES: tuple[type[Message], ...] = (ListingEvent, ImageScore, SellerHint, DeadLetter)
+"""The messages that travel on Kafka."""
+
+__all__ = [
+    "ASPECTS",
+    "ISSUES",
+    "MESSAGES",
+    "Aspect",
+    "DeadLetter",
+    "DeadLetterType",
+    "FailedPhoto",
+    "ImageScore",
+    "Issue",
+    "ListingEvent",
+    "ListingEventType",
+    "ListingPhoto",
+    "Message",
+    "MessageError",
+    "PhotoError",
+    "PhotoErrorType",
+    "RedisRecord",
+    "ScoredPhoto",
+    "SellerHint",
+    "Stage",
+    "Tip",
+    "record_key",
+    "tombstone_key",
+]

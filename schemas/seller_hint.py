@@ -1,0 +1,46 @@
+"""`seller.hints` (key: seller_id): at most three tips for one version of a listing."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import Field
+
+from schemas.base import Identifier, Locale, Message, Timestamp, Unit, Version
+from schemas.listing_event import MAX_PHOTOS
+from schemas.vocabulary import Issue
+
+TOPIC = "seller.hints"
+MAX_TIPS = 3
+
+
+class Tip(Message):
+    """One concrete action, in the seller's language.
+
+    `kind` is an issue's name, or `better_cover`; `probability` is the model's for the issue, and for
+    `better_cover` the other photo's score. `photo_id` is the photo to retake or, for `better_cover`, to use.
+    """
+
+    kind: str = Field(max_length=64)
+    issue: Issue | None = None
+    probability: Unit
+    photo_id: Identifier
+    position: int = Field(ge=0, lt=MAX_PHOTOS)
+    text: str = Field(min_length=1, max_length=500)
+
+
+class SellerHint(Message):
+    """The tips of one listing version, most useful first. It replaces those of older versions.
+
+    An empty `tips` says that nothing is worth changing. `hint_id` is derived from the event and so is the
+    same when the hint is sent again.
+    """
+
+    hint_id: UUID
+    seller_id: Identifier
+    listing_id: Identifier
+    listing_version: Version
+    locale: Locale
+    score: Unit
+    tips: tuple[Tip, ...] = Field(default=(), max_length=MAX_TIPS)
+    created_at: Timestamp

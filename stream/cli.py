@@ -1,0 +1,252 @@
+"""The command line: `image-score --help`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from stream import log
+from stream import settings as settings_module
+from stream.errors import ImageScoreError, SettingsError
+from stream.settings import ENV_PREFIX, Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def settings_options(*prefixes: str) -> Callable[[Command], Command]:
+    """Add an option for each setting whose name starts with one of `prefixes`."""
+
+    def decorate(command: Command) -> Command:
+        for name, field in reversed(Settings.model_fields.items()):
+            if name.startswith(prefixes):
+                flag = f"--{name.replace('_', '-')}"
+                kind = {"is_flag": True} if field.annotation is bool else {"metavar": "VALUE"}
+                text = field.description or ""
+                command = click.option(flag, name, default=None, help=f"{text}  [{ENV_PREFIX}{name.upper()}]", **kind)(
+                    command
+                )
+        return command
+
+    return decorate
+
+
+def require(settings: Settings, *names: str) -> None:
+    """Check that these addresses are set.
+
+    Raises:
+        SettingsError: one is not; says how to set it.
+    """
+    for name in names:
+        if not getattr(settings, name):
+            raise SettingsError(
+                f"{name}: no address; give --{name} or {ENV_PREFIX}{name.upper()}, "
+                "or run `image-score up` and paste the lines that it prints"
+            )
+
+
+class Group(click.Group):
+    """Shows the project's own errors as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ImageScoreError as error:
+            raise click.ClickException(str(error)) from None
+
+
+def example(text: str) -> str:
+    return f"\b\nExample:\n  {text}"
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="image-score")
+def main() -> None:
+    """Score the photos of a marketplace's listings, and tell sellers how to take better ones.
+
+    Every setting is an environment variable IMAGE_SCORE_*; `image-score config` lists them.
+    """
+    log.set_up()
+
+
+@main.command(epilog=example("image-score demo --photos ~/Pictures/for-sale"))
+@click.option(
+    "--photos",
+    type=click.Path(path_type=Path),
+    help="a file = a listing, a subfolder = one with several photos; default: drawn samples",
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("image-score-demo"), show_default=True)
+@click.option("--locale", default="en", show_default=True, help="the sellers' language: en, ja")
+@settings_options("kafka", "redis", "triton")
+def demo(photos: Path | None, out: Path, locale: str, **options: Any) -> None:
+    """Run the whole pipeline on photos and show the result as a table and a contact sheet."""
+    from stream.demo.run import run_demo
+
+    # A pipe has no width: without one of our own the table would be cut to 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    run_demo(settings_module.load(**options), photos, out, locale, console)
+
+
+@main.command(epilog=example('image-score up   # then, in another shell, paste the "export" lines'))
+@settings_options("kafka", "redis", "triton")
+def up(**options: Any) -> None:
+    """Start the embedded servers, print their addresses, and keep them until Ctrl-C."""
+    from stream.embedded import EmbeddedStack
+
+    with EmbeddedStack(settings_module.load(**options)) as stack:
+        for name in ("kafka", "redis", "triton"):
+            click.echo(f"export {ENV_PREFIX}{name.upper()}={getattr(stack.settings, name)}")
+        click.echo("running until Ctrl-C", err=True)
+        signal.sigwait([signal.SIGINT, signal.SIGTERM])
+
+
+@main.command(epilog=example("image-score score photo.jpg --json"))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line: path, score, aspects, issues")
+@settings_options("triton", "max_")
+def score(files: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Score photo files straight through Triton, without Kafka and Redis."""
+    from stream.score_files import score_files
+
+    failures = 0
+    rows = Table("photo", "score", "aspects", "issues")
+    for result in score_files(settings_module.load(**options), files):
+        failures += "error" in result
+        if as_json:
+            click.echo(orjson.dumps(result))
+        elif "error" in result:
+            rows.add_row(result["path"], "-", "", f"{result['error']['type']}: {result['error']['message']}")
+        else:
+            aspects = " ".join(f"{name} {value:.2f}" for name, value in result["aspects"].items())
+            issues = " ".join(f"{name} {p:.2f}" for name, p in result["issues"].items() if p >= 0.2)
+            rows.add_row(result["path"], f"{result['score']:.2f}", aspects, issues)
+    if not as_json:
+        Console().print(rows)
+    if failures:
+        raise click.ClickException(f"{failures} of {len(files)} files could not be scored")
+
+
+@main.command(
+    epilog=example("image-score worker --kafka broker:9092 --redis redis://cache:6379/0 --triton triton:8001")
+)
+@settings_options("")
+def worker(**options: Any) -> None:
+    """Score listing events until SIGTERM; several workers share the partitions."""
+    from stream.worker import run
+
+    settings = settings_module.load(**options)
+    require(settings, "kafka", "redis", "triton")
+    run(settings)
+
+
+@main.command(epilog=example("image-score hints --kafka broker:9092"))
+@settings_options("kafka", "hints_", "scores_", "tip_", "cover_")
+def hints(**options: Any) -> None:
+    """Turn scores into seller hints (a Faust app) until SIGTERM."""
+    from stream.hints import run
+
+    settings = settings_module.load(**options)
+    require(settings, "kafka")
+    run(settings)
+
+
+@main.command(epilog=example("image-score publish events.jsonl --kafka broker:9092"))
+@click.argument("file", type=click.File("rb"))
+@settings_options("kafka", "events_")
+def publish(file: Any, **options: Any) -> None:
+    """Check and publish listing events, one JSON object a line (- reads standard input)."""
+    from stream.publish import events_of_lines
+    from stream.publish import publish as produce
+
+    settings = settings_module.load(**options)
+    require(settings, "kafka")
+    events = list(events_of_lines(file))
+    with click.progressbar(length=len(events), label="publishing", file=sys.stderr) as bar:
+        count = produce(settings, events, on_delivery=lambda: bar.update(1))
+    click.echo(f"{count} events published to {settings.events_topic}")
+
+
+@main.command(epilog=example("image-score get m123 --redis redis://cache:6379/0"))
+@click.argument("listing_id")
+@settings_options("redis")
+def get(listing_id: str, **options: Any) -> None:
+    """Print what search reads for a listing, as JSON; exit 1 when it has no score."""
+    from stream.score_files import read_record
+
+    settings = settings_module.load(**options)
+    require(settings, "redis")
+    record = read_record(settings, listing_id)
+    if record is None:
+        raise click.ClickException(f"listing {listing_id} has no score: not scored yet, or deleted")
+    click.echo(record.to_json())
+
+
+@main.group()
+def topics() -> None:
+    """The Kafka topics of the pipeline."""
+
+
+@topics.command("create", epilog=example("image-score topics create --kafka broker:9092 --replication 3"))
+@settings_options("kafka", "events_topic", "scores_topic", "hints_", "dlq_", "partitions", "replication")
+def create(**options: Any) -> None:
+    """Create the topics that are not there yet."""
+    from stream.kafka import check, create_topics
+
+    settings = settings_module.load(**options)
+    require(settings, "kafka")
+    check(settings)
+    for name, done in create_topics(settings).items():
+        click.echo(f"{name}: {done}")
+
+
+@main.group()
+def schemas() -> None:
+    """The JSON Schemas of the messages."""
+
+
+@schemas.command("export", epilog=example("image-score schemas export --out build/schemas"))
+@click.option("--out", type=click.Path(path_type=Path), help="default: schemas/json of the project")
+def export(out: Path | None) -> None:
+    """Write the JSON Schema of every message."""
+    from schemas import export as schema_export
+
+    for path in schema_export.export(out or schema_export.JSON_DIR):
+        click.echo(path)
+
+
+@main.command(epilog=example("IMAGE_SCORE_FETCHES=128 image-score config"))
+@click.option("--json", "as_json", is_flag=True)
+@settings_options("")
+def config(as_json: bool, **options: Any) -> None:
+    """Show the effective settings and where each came from."""
+    settings = settings_module.load(**options)
+    rows = [
+        {
+            "setting": name,
+            "value": settings_module.shown(getattr(settings, name)),
+            "from": settings_module.origin(name, options),
+            "variable": f"{ENV_PREFIX}{name.upper()}",
+            "description": field.description or "",
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+    if as_json:
+        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        return
+    table = Table("setting", "value", "from", "what it is")
+    for row in rows:
+        table.add_row(row["setting"], row["value"], row["from"], row["description"])
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

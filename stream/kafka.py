@@ -1,0 +1,160 @@
+"""Kafka clients: connection settings, a producer whose deliveries can be awaited, and topics."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from stream.errors import DependencyError, ImageScoreError
+from stream.log import log
+from stream.settings import Settings
+
+_POLL_S = 0.005
+MAX_LETTER_BYTES = 4 * 2**20
+"""Largest record that we produce; `topics create` gives the dead-letter topic room for it."""
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """Return librdkafka's settings for connecting, TLS and SASL."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka,
+        "security.protocol": settings.kafka_security_protocol,
+        "log_level": 3,
+        "reconnect.backoff.max.ms": 2000,
+    }
+    if settings.kafka_security_protocol.startswith("sasl"):
+        config |= {
+            "sasl.mechanism": settings.kafka_sasl_mechanism,
+            "sasl.username": settings.kafka_sasl_username,
+            "sasl.password": settings.kafka_sasl_password.get_secret_value(),
+        }
+    files = {
+        "ssl.ca.location": settings.kafka_ssl_ca,
+        "ssl.certificate.location": settings.kafka_ssl_cert,
+        "ssl.key.location": settings.kafka_ssl_key,
+    }
+    if settings.kafka_security_protocol.endswith("ssl"):
+        config |= {name: path for name, path in files.items() if path}
+    return config
+
+
+def check(settings: Settings, timeout_s: float = 10.0) -> None:
+    """Return when Kafka answers.
+
+    Raises:
+        DependencyError: it does not, or its settings are wrong; names the address.
+    """
+    try:
+        AdminClient(client_config(settings)).list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        message = (
+            f"Kafka at {settings.kafka} does not answer ({error.args[0].str()}): start it, or set IMAGE_SCORE_KAFKA"
+        )
+        raise DependencyError(message) from None
+
+
+class EventProducer:
+    """An idempotent producer for an event loop: `send` returns when the brokers hold the record."""
+
+    def __init__(self, settings: Settings) -> None:
+        extra = {
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "message.max.bytes": MAX_LETTER_BYTES,
+            # An outage is waited out: the offset is not committed until the record is held.
+            "message.timeout.ms": 0,
+        }
+        self._producer = Producer(client_config(settings) | extra)
+        self._poller: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._poller:
+            self._poller.cancel()
+        await asyncio.to_thread(self._producer.flush, 10)
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Produce one record (a value of None is a tombstone) and wait for its delivery.
+
+        Raises:
+            KafkaException: the brokers refuse the record, for example because it is too large.
+        """
+        delivered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def report(error: KafkaError | None, _: Message) -> None:
+            if delivered.done():
+                return
+            if error is None:
+                delivered.set_result(None)
+            else:
+                delivered.set_exception(KafkaException(error))
+
+        while True:
+            try:
+                self._producer.produce(topic, key=key, value=value, on_delivery=report)
+                break
+            except BufferError:  # the queue is full: wait for deliveries
+                await asyncio.sleep(_POLL_S)
+                self._producer.poll(0)
+        if self._poller is None:
+            self._poller = asyncio.create_task(self._poll())
+        await delivered
+
+    async def _poll(self) -> None:
+        """Serve delivery reports in the event loop while records are under way."""
+        try:
+            while len(self._producer):
+                self._producer.poll(0)
+                await asyncio.sleep(_POLL_S)
+        finally:
+            self._poller = None
+
+
+def topics(settings: Settings) -> list[NewTopic]:
+    """Return the topics of the pipeline, as `topics create` makes them."""
+    compact = {"cleanup.policy": "compact"}
+    configs: dict[str, dict[str, str]] = {
+        settings.events_topic: {},
+        settings.scores_topic: compact,
+        settings.hints_topic: {},
+        settings.dlq_topic: {"max.message.bytes": str(MAX_LETTER_BYTES)},
+        settings.answered_topic: compact,
+    }
+    return [
+        NewTopic(name, num_partitions=settings.partitions, replication_factor=settings.replication, config=config)
+        for name, config in configs.items()
+    ]
+
+
+def create_topics(settings: Settings) -> dict[str, str]:
+    """Create the topics that are not there; return what happened to each: created, or exists.
+
+    Raises:
+        ImageScoreError: the brokers refused a topic; names it.
+    """
+    futures = AdminClient(client_config(settings)).create_topics(topics(settings), request_timeout=15)
+    done = {}
+    for name, future in futures.items():
+        try:
+            future.result()
+            done[name] = "created"
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise ImageScoreError(f"topic {name} could not be created: {error.args[0].str()}") from None
+            done[name] = "exists"
+    return done
+
+
+def log_error(error: KafkaError) -> None:
+    """Log what librdkafka reports about its connections; it reconnects by itself."""
+    log.warning("kafka: %s", error.str())

@@ -1,0 +1,134 @@
+"""Every setting, its default and its `IMAGE_SCORE_*` environment variable, in one place."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from schemas.base import describe
+from stream.errors import SettingsError
+
+ENV_PREFIX = "IMAGE_SCORE_"
+
+
+class Settings(BaseSettings):
+    """The effective settings: command line over environment over defaults. An empty address means embedded."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+
+    kafka: str = Field("", description="Kafka bootstrap servers, host:port[,host:port]; empty: embedded")
+    kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: SecretStr = SecretStr("")
+    kafka_ssl_ca: str = Field("", description="PEM file of the authority that signed the brokers; empty: the system's")
+    kafka_ssl_cert: str = Field("", description="PEM file of the client certificate, for mutual TLS")
+    kafka_ssl_key: str = Field("", description="PEM file of the client key, for mutual TLS")
+    redis: str = Field("", description="redis:// or rediss:// URL, user and password in it; empty: embedded")
+    redis_ssl_ca: str = Field("", description="PEM file of the authority that signed Redis; empty: the system's")
+    triton: str = Field("", description="Triton gRPC address, host:port; empty: embedded")
+    triton_tls: bool = Field(False, description="speak TLS to Triton")
+    triton_ssl_ca: str = Field("", description="PEM file of the authority that signed Triton; empty: the system's")
+    triton_ssl_cert: str = Field("", description="PEM file of the client certificate, for mutual TLS")
+    triton_ssl_key: str = Field("", description="PEM file of the client key, for mutual TLS")
+
+    events_topic: str = "listing.events"
+    scores_topic: str = "image.scores"
+    hints_topic: str = "seller.hints"
+    dlq_topic: str = "listing.events.dlq"
+    partitions: int = Field(12, ge=1, le=1000, description="partitions of the topics that `topics create` makes")
+    replication: int = Field(1, ge=1, le=10, description="replication factor of those topics")
+    scorer_group: str = Field("image-score-scorer", description="consumer group of the scorer")
+    hints_group: str = Field("image-score-hints", description="consumer group, and Faust id, of the hints app")
+
+    model: str = Field("image_score", description="name of the model at Triton")
+    inferences: int = Field(32, ge=1, le=1024, description="photos at Triton at once")
+    infer_timeout_s: float = Field(10.0, gt=0, description="one inference, before it is tried again")
+
+    listings_in_flight: int = Field(256, ge=1, le=100_000, description="listings a scorer works on at once")
+    photo_bytes_in_flight: int = Field(128 * 2**20, ge=2**20, description="bytes of photos a scorer holds at once")
+    commit_interval_s: float = Field(1.0, gt=0, description="offsets are committed this often")
+    drain_timeout_s: float = Field(20.0, gt=0, description="time for what is in flight when the scorer stops")
+
+    fetches: int = Field(64, ge=1, le=4096, description="photos fetched at once")
+    fetches_per_host: int = Field(32, ge=1, le=4096, description="photos fetched from one host at once")
+    fetch_timeout_s: float = Field(10.0, gt=0, description="one try to fetch a photo, redirects included")
+    fetch_attempts: int = Field(4, ge=1, le=100, description="tries before a photo is given up as unavailable")
+    fetch_redirects: int = Field(3, ge=0, le=20, description="redirects followed")
+    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="hosts (name or name:port, comma-separated) that may be fetched though not public"
+    )
+    max_photo_bytes: int = Field(15 * 2**20, ge=1024, description="largest photo file")
+    max_pixels: int = Field(50_000_000, ge=1, description="largest photo, width x height")
+
+    tombstone_days: float = Field(
+        30.0, gt=0, description="how long Redis remembers a deletion; more than the topic's retention"
+    )
+    tip_threshold: float = Field(0.5, ge=0, le=1, description="probability from which an issue becomes a tip")
+    cover_margin: float = Field(
+        0.08, ge=0, le=1, description="how much better another photo must be to become the cover"
+    )
+
+    @property
+    def answered_topic(self) -> str:
+        """The changelog topic of the hints app's table."""
+        return f"{self.hints_group}-answered-changelog"
+
+    @field_validator("fetch_allow", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(host.strip().lower() for host in value.split(",") if host.strip())
+        return value
+
+
+def load(**overrides: Any) -> Settings:
+    """Return the settings, with `overrides` (those not None) from the command line.
+
+    Raises:
+        SettingsError: a value is out of range; names the setting, its variable and the value.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = [f"{describe(e)}; set it by {ENV_PREFIX}{str(e['loc'][0]).upper()}" for e in error.errors()]
+        raise SettingsError("wrong settings: " + "; ".join(lines)) from None
+
+
+def origin(name: str, overrides: dict[str, Any]) -> str:
+    """Return where a setting's value came from: command line, environment or default."""
+    if overrides.get(name) is not None:
+        return "command line"
+    variable = f"{ENV_PREFIX}{name.upper()}"
+    return f"environment {variable}" if os.environ.get(variable) else "default"
+
+
+def shown(value: object) -> str:
+    """Return a setting's value for people: secrets masked, passwords in URLs too."""
+    if isinstance(value, SecretStr):
+        return "********" if value.get_secret_value() else ""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    text = str(value)
+    if "://" in text and "@" in text:
+        scheme, rest = text.split("://", 1)
+        user = rest.rsplit("@", 1)[0].split(":", 1)[0]
+        return f"{scheme}://{user}:********@{rest.rsplit('@', 1)[1]}"
+    return text
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the settings as environment variables, for a child process."""
+    values = {}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            text = value.get_secret_value()
+        else:
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+        values[f"{ENV_PREFIX}{name.upper()}"] = text
+    return values

@@ -1,0 +1,139 @@
+"""Writes records to Redis: many in one round trip, and never an older event over a newer one."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from types import TracebackType
+from typing import Any, Self
+
+import redis.asyncio
+from redis.exceptions import RedisError
+from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_random_exponential
+
+from schemas import RedisRecord, record_key, tombstone_key
+from schemas.redis_record import VERSION_OFFSET
+from stream.errors import DependencyError, SettingsError
+from stream.log import log
+from stream.settings import Settings, shown
+
+# KEYS: record, tombstone. ARGV: version, record ('' deletes), tombstone's life in ms. Returns 1 if applied, 0 if older.
+# At equal versions a deletion wins, so that the outcome does not depend on the order of arrival.
+_PUT = f"""
+local version = tonumber(ARGV[1])
+local deleting = ARGV[2] == ''
+local gone = tonumber(redis.call('GET', KEYS[2]) or '-1')
+if version < gone or (version == gone and not deleting) then return 0 end
+local record = redis.call('GETRANGE', KEYS[1], {VERSION_OFFSET}, {VERSION_OFFSET + 7})
+if #record == 8 and struct.unpack('<I8', record) > version then return 0 end
+if deleting then
+  redis.call('DEL', KEYS[1])
+  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
+else
+  redis.call('SET', KEYS[1], ARGV[2])
+  if gone >= 0 then redis.call('DEL', KEYS[2]) end
+end
+return 1
+"""
+
+_Write = tuple[str, int, bytes, "asyncio.Future[bool]"]
+
+
+def connect(settings: Settings) -> redis.asyncio.Redis:
+    """Return a client for `settings.redis`.
+
+    Raises:
+        SettingsError: the URL is not one that redis-py reads.
+    """
+    options: dict[str, Any] = {"socket_timeout": 10, "socket_connect_timeout": 5}
+    if settings.redis_ssl_ca:
+        options |= {"ssl_ca_certs": settings.redis_ssl_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    try:
+        return redis.asyncio.Redis.from_url(settings.redis, **options)
+    except ValueError as error:
+        text = f"redis: {error} (got {shown(settings.redis)!r}); set IMAGE_SCORE_REDIS to redis://host:port/0"
+        raise SettingsError(text) from None
+
+
+class RecordStore:
+    """The records that search reads; use as an async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = connect(settings)
+        self._address = shown(settings.redis)
+        self._tombstone_ms = round(settings.tombstone_days * 86_400_000)
+        self._queue: list[_Write] = []
+        self._flush: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._flush:
+            self._flush.cancel()
+        await self._redis.aclose()
+
+    async def check(self) -> None:
+        """Return when Redis answers.
+
+        Raises:
+            DependencyError: it does not; names the address.
+        """
+        try:
+            await self._redis.ping()
+        except RedisError as error:
+            message = f"Redis at {self._address} does not answer ({error}): start it, or set IMAGE_SCORE_REDIS"
+            raise DependencyError(message) from None
+
+    async def get(self, listing_id: str) -> RedisRecord | None:
+        """Return a listing's record; None when it has no score or was deleted."""
+        data = await self._redis.get(record_key(listing_id))
+        return RedisRecord.from_bytes(data) if isinstance(data, bytes) else None
+
+    async def put(self, listing_id: str, record: RedisRecord) -> bool:
+        """Write a record; return False when Redis holds a newer version of the listing. Waits through an outage."""
+        return await self._write(listing_id, record.event_version, record.to_bytes())
+
+    async def delete(self, listing_id: str, version: int) -> bool:
+        """Delete a listing as of `version`; return False when Redis holds a newer version of it."""
+        return await self._write(listing_id, version, b"")
+
+    async def _write(self, listing_id: str, version: int, value: bytes) -> bool:
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._queue.append((listing_id, version, value, done))
+        if self._flush is None:
+            self._flush = asyncio.create_task(self._flush_queue())
+        return await done
+
+    async def _flush_queue(self) -> None:
+        """Send what is queued, and what queues up meanwhile: one round trip for each batch."""
+        try:
+            while self._queue:
+                batch, self._queue = self._queue, []
+                try:
+                    results = await self._send(batch)
+                except Exception as error:
+                    for *_, done in batch:
+                        if not done.done():
+                            done.set_exception(error)
+                    continue
+                for (*_, done), applied in zip(batch, results, strict=True):
+                    if not done.done():
+                        done.set_result(applied)
+        finally:
+            self._flush = None
+
+    @retry(
+        retry=retry_if_exception_type((RedisError, OSError)),
+        wait=wait_random_exponential(multiplier=0.1, max=2),
+        before_sleep=before_sleep_log(log, 30),
+    )
+    async def _send(self, batch: list[_Write]) -> list[bool]:
+        """Send one batch; sending it again after a broken connection changes nothing."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for listing_id, version, value, _ in batch:
+            keys = record_key(listing_id), tombstone_key(listing_id)
+            pipeline.eval(_PUT, 2, *keys, str(version), value, str(self._tombstone_ms))
+        return [bool(applied) for applied in await pipeline.execute()]
