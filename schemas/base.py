@@ -105,4 +105,6 @@ def describe(error: Any) -> str:
     """Return one pydantic error as `field: what is wrong (got value)`; long or nested values are cut."""
     where = ".".join(str(part) for part in error["loc"]) or "message"
     what = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {what[0].lower()}{what[1:]} (got {_shown.repr(error['input'])})"
+    if not what[:2].isupper():
+        what = what[0].lower() + what[1:]
+    return f"{where}: {what} (got {_shown.repr(error['input'])})"

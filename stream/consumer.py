@@ -56,7 +56,7 @@ class RecordConsumer:
             "auto.offset.reset": "earliest",
             "partition.assignment.strategy": "cooperative-sticky",
             "queued.max.messages.kbytes": 16384,
-            "fetch.wait.max.ms": 50,
+            "fetch.wait.max.ms": 20,
             "error_cb": log_error,
         }
         self._consumer = Consumer(client_config(settings) | config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
@@ -70,10 +70,12 @@ class PhotoFetcher:
             self.budget.release(held)
 
     async def _with_retries(self, photo: ListingPhoto) -> tuple[bytes, int]:
-        url = URL(str(photo.url))
+        url = URL(str(photo.url), encoded=True)  # pydantic has encoded it
         host = self._hosts.setdefault(url.host or "", asyncio.Semaphore(self._settings.fetches_per_host))
+        with suppress(PhotoUnavailable):  # most photos come at once, and need none of the machinery below
+            return await self._attempt(url, photo, host)
         attempts = AsyncRetrying(
-            stop=stop_after_attempt(self._settings.fetch_attempts),
+            stop=stop_after_attempt(self._settings.fetch_attempts - 1),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_exception_type(PhotoUnavailable),
         )

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import faust
+import mode.loop
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.types.auth import CredentialsT
 
@@ -20,6 +21,8 @@ from stream.log import log
 from stream.settings import Settings
 from stream.tips import tips_of
 
+_COMMIT_S = 0.25
+_LINGER_S = 0.05
 _NAMESPACE = uuid.UUID("0b9d1b0e-7f39-5c0f-9d0c-5a3c1ab05c1e")
 
 
@@ -49,9 +52,9 @@ def make_app(settings: Settings) -> faust.App:
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
-        broker_commit_interval=1.0,
+        broker_commit_interval=_COMMIT_S,
+        producer_linger=_LINGER_S,
         consumer_auto_offset_reset="earliest",
-        producer_linger=0.0,
         stream_wait_empty=False,
     )
     scores = app.topic(settings.scores_topic, key_type=bytes, value_type=bytes)
@@ -76,8 +79,9 @@ def make_app(settings: Settings) -> faust.App:
             if score.event.version < answered[key]:
                 continue
             hint = hint_of(score, settings)
-            # Wait for the brokers to hold the hint: only then may Faust commit the score's offset.
-            await (await hints.send(key=hint.seller_id.encode(), value=hint.to_json(), force=True))
+            # Faust keeps what is sent while a score is handled, produces it in one go when it is about to
+            # commit that score's offset, and commits only after the brokers hold it.
+            await hints.send(key=hint.seller_id.encode(), value=hint.to_json())
             answered[key] = score.event.version + 1
 
     return app
@@ -102,5 +106,6 @@ def _credentials(settings: Settings) -> CredentialsT | None:
 
 def run(settings: Settings) -> None:
     """Run the app until SIGTERM or SIGINT."""
+    mode.loop.use("uvloop")
     worker = faust.Worker(make_app(settings), quiet=True, override_logging=False)
     worker.execute_from_commandline()

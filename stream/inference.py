@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc
+import numpy as np
 from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_random_exponential
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -18,7 +21,10 @@ from stream.errors import DependencyError, PhotoRejected, ServiceUnavailable, Se
 from stream.log import log
 from stream.settings import Settings
 
-_FLOATS = {"SCORE": 1, "CLASS_PROBS": 5, "ASPECTS": len(ASPECTS), "ISSUES": len(ISSUES)}
+_OUTPUTS = ("SCORE", "CLASS_PROBS", "ASPECTS", "ISSUES")  # 1, 5, 6 and 20 floats
+_LENGTH = struct.Struct("<I")
+_REQUEST_BYTES = 4 * 2**20
+"""No photo is added to a request that has this many bytes."""
 _DOES_NOT_DECODE = "photo does not decode"
 
 
@@ -33,13 +39,18 @@ class Prediction:
     model_version: int
 
 
+_Waiting = tuple[bytes, "asyncio.Future[Prediction]"]
+
+
 class TritonModel:
     """One model at one Triton server; use as an async context manager."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._inferences = asyncio.Semaphore(settings.inferences)
-        self._outputs = [service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in _FLOATS]
+        self._waiting: deque[_Waiting] = deque()
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._max_batch = self._max_lanes = 1
+        self._outputs = [service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in _OUTPUTS]
         self._channel: grpc.aio.Channel
         self._stub: service_pb2_grpc.GRPCInferenceServiceStub
 
@@ -68,7 +79,7 @@ class TritonModel:
         await self._channel.close()
 
     async def check(self, timeout_s: float = 10.0) -> None:
-        """Return when the model is ready.
+        """Return when the model is ready; learns how many photos a request may hold. Call it before `predict`.
 
         Raises:
             DependencyError: no answer within `timeout_s`, or the model is not there; names address and remedy.
@@ -80,28 +91,69 @@ class TritonModel:
         except grpc.aio.AioRpcError as error:
             message = f"{where} does not answer ({error.code().name}): start it, or set IMAGE_SCORE_TRITON"
             raise DependencyError(message) from None
+        name = self._settings.model
         if not answer.ready:
-            name = self._settings.model
             raise DependencyError(f"{where} has no model {name!r}: load it, or set IMAGE_SCORE_MODEL")
+        config = await self._stub.ModelConfig(service_pb2.ModelConfigRequest(name=name), timeout=timeout_s)
+        self._max_batch = max(1, config.config.max_batch_size)
+        self._max_lanes = max(1, self._settings.inferences // self._max_batch)
 
     async def predict(self, photo: bytes) -> Prediction:
         """Score one encoded photo; waits through an outage of Triton.
 
+        Photos that wait at the same time share a request, which costs both sides less than one each.
+
         Raises:
             PhotoRejected: the photo does not decode.
         """
-        async with self._inferences:
-            try:
-                return await self._infer(photo)
-            except ServiceUnavailable:
-                return await self._infer_until_back(photo)
+        done: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
+        self._waiting.append((photo, done))
+        if len(self._lanes) < self._max_lanes:
+            lane = asyncio.create_task(self._drain())
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+        return await done
 
-    async def _infer(self, photo: bytes) -> Prediction:
+    async def _drain(self) -> None:
+        """One of the lanes to Triton: sends what waits, as much as fits in a request, until nothing does."""
+        while self._waiting:
+            batch, size = [self._waiting.popleft()], 0
+            while self._waiting and len(batch) < self._max_batch and size < _REQUEST_BYTES:
+                batch.append(self._waiting.popleft())
+                size += len(batch[-1][0])
+            await self._answer([item for item in batch if not item[1].done()])
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        """Give each photo of the batch its prediction; if one of several does not decode, ask for each alone."""
+        if not batch:
+            return
+        try:
+            predictions = await self._infer_until_back([photo for photo, _ in batch])
+        except Exception as error:
+            if isinstance(error, PhotoRejected) and len(batch) > 1:
+                await asyncio.gather(*(self._answer([item]) for item in batch))
+                return
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(error)
+            return
+        for (_, done), prediction in zip(batch, predictions, strict=True):
+            if not done.done():
+                done.set_result(prediction)
+
+    async def _infer_until_back(self, photos: list[bytes]) -> list[Prediction]:
+        try:
+            return await self._infer(photos)
+        except ServiceUnavailable:
+            return await _until_back(self._infer)(photos)
+
+    async def _infer(self, photos: list[bytes]) -> list[Prediction]:
+        shape = [len(photos), 1]
         request = service_pb2.ModelInferRequest(
             model_name=self._settings.model,
-            inputs=[service_pb2.ModelInferRequest.InferInputTensor(name="IMAGE", datatype="BYTES", shape=[1, 1])],
+            inputs=[service_pb2.ModelInferRequest.InferInputTensor(name="IMAGE", datatype="BYTES", shape=shape)],
             outputs=self._outputs,
-            raw_input_contents=[struct.pack("<I", len(photo)) + photo],
+            raw_input_contents=[b"".join(part for photo in photos for part in (_LENGTH.pack(len(photo)), photo))],
         )
         try:
             answer = await self._stub.ModelInfer(request, timeout=self._settings.infer_timeout_s)
@@ -111,15 +163,14 @@ class TritonModel:
                 message = f"{details}: upload the photo again"
                 raise PhotoRejected(PhotoErrorType.UNREADABLE, message) from None
             raise ServiceUnavailable(f"Triton at {self._settings.triton}: {error.code().name} {details}") from None
-        return _parse(answer)
+        return _parse(answer, len(photos))
 
-    @retry(
-        retry=retry_if_exception_type(ServiceUnavailable),
-        wait=wait_random_exponential(multiplier=0.1, max=2),
-        before_sleep=before_sleep_log(log, 30),
-    )
-    async def _infer_until_back(self, photo: bytes) -> Prediction:
-        return await self._infer(photo)
+
+_until_back = retry(
+    retry=retry_if_exception_type(ServiceUnavailable),
+    wait=wait_random_exponential(multiplier=0.1, max=2),
+    before_sleep=before_sleep_log(log, logging.WARNING),
+)
 
 
 def _pem(path: str) -> bytes | None:
@@ -131,18 +182,19 @@ def _pem(path: str) -> bytes | None:
         raise SettingsError(f"cannot read PEM file {path!r}: {error.strerror}") from None
 
 
-def _parse(answer: service_pb2.ModelInferResponse) -> Prediction:
-    raw = {o.name: data for o, data in zip(answer.outputs, answer.raw_output_contents, strict=True)}
-    values = {name: struct.unpack(f"<{count}f", raw[name]) for name, count in _FLOATS.items()}
-    return Prediction(
-        score=_unit(values["SCORE"][0]),
-        class_probs=tuple(map(_unit, values["CLASS_PROBS"])),
-        aspects=dict(zip(ASPECTS, map(_unit, values["ASPECTS"]), strict=True)),
-        issues=dict(zip(ISSUES, map(_unit, values["ISSUES"]), strict=True)),
-        model_version=int(answer.model_version),
-    )
-
-
-def _unit(value: float) -> float:
+def _parse(answer: service_pb2.ModelInferResponse, count: int) -> list[Prediction]:
     """Four decimals say all that a score can say; float rounding must not leave 0..1."""
-    return round(min(max(value, 0.0), 1.0), 4)
+    raw = {o.name: data for o, data in zip(answer.outputs, answer.raw_output_contents, strict=True)}
+    parts = [np.frombuffer(raw[name], np.float32).reshape(count, -1) for name in _OUTPUTS]
+    rows = np.concatenate(parts, 1).astype(np.float64).clip(0, 1).round(4).tolist()
+    version = int(answer.model_version)
+    return [
+        Prediction(
+            score=row[0],
+            class_probs=tuple(row[1:6]),
+            aspects=dict(zip(ASPECTS, row[6:12], strict=True)),
+            issues=dict(zip(ISSUES, row[12:], strict=True)),
+            model_version=version,
+        )
+        for row in rows
+    ]

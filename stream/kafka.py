@@ -14,7 +14,7 @@ from stream.errors import DependencyError, ImageScoreError
 from stream.log import log
 from stream.settings import Settings
 
-_POLL_S = 0.005
+_POLL_S = 0.01
 MAX_LETTER_BYTES = 4 * 2**20
 """Largest record that we produce; `topics create` gives the dead-letter topic room for it."""
 
@@ -64,7 +64,8 @@ class EventProducer:
     def __init__(self, settings: Settings) -> None:
         extra = {
             "enable.idempotence": True,
-            "linger.ms": 5,
+            # Search reads Redis, which was written before: here whole batches matter more than milliseconds.
+            "linger.ms": 50,
             "compression.type": "lz4",
             "message.max.bytes": MAX_LETTER_BYTES,
             # An outage is waited out: the offset is not committed until the record is held.

@@ -45,10 +45,10 @@ class Settings(BaseSettings):
     hints_group: str = Field("image-score-hints", description="consumer group, and Faust id, of the hints app")
 
     model: str = Field("image_score", description="name of the model at Triton")
-    inferences: int = Field(32, ge=1, le=1024, description="photos at Triton at once")
+    inferences: int = Field(64, ge=1, le=1024, description="photos at Triton at once")
     infer_timeout_s: float = Field(10.0, gt=0, description="one inference, before it is tried again")
 
-    listings_in_flight: int = Field(256, ge=1, le=100_000, description="listings a scorer works on at once")
+    listings_in_flight: int = Field(512, ge=1, le=100_000, description="listings a scorer works on at once")
     photo_bytes_in_flight: int = Field(128 * 2**20, ge=2**20, description="bytes of photos a scorer holds at once")
     commit_interval_s: float = Field(1.0, gt=0, description="offsets are committed this often")
     drain_timeout_s: float = Field(20.0, gt=0, description="time for what is in flight when the scorer stops")

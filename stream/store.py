@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from types import TracebackType
 from typing import Any, Self
@@ -128,7 +129,7 @@ class RecordStore:
     @retry(
         retry=retry_if_exception_type((RedisError, OSError)),
         wait=wait_random_exponential(multiplier=0.1, max=2),
-        before_sleep=before_sleep_log(log, 30),
+        before_sleep=before_sleep_log(log, logging.WARNING),
     )
     async def _send(self, batch: list[_Write]) -> list[bool]:
         """Send one batch; sending it again after a broken connection changes nothing."""

@@ -1,0 +1,80 @@
+"""Real servers for the tests: one embedded stack for the whole run, and a photo host that misbehaves on demand."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from stream.demo.samples import draw_samples
+from stream.embedded import EmbeddedStack
+from stream.settings import Settings, load
+from tests.photo_host import PhotoHost
+from tests.pipeline import Pipeline
+
+SHARED_PHOTOS = Path(os.environ.get("IMAGE_SCORE_PHOTOS", "../shared/photos"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_our_settings() -> Iterator[None]:
+    """The settings of the person who runs the tests must not change what they test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("IMAGE_SCORE_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The drawn photos, by name such as dress-dark."""
+    return {path.stem: path for path in draw_samples(tmp_path_factory.mktemp("samples"))}
+
+
+@pytest.fixture(scope="session")
+def photo(samples: dict[str, Path]) -> bytes:
+    return samples["t-shirt-good"].read_bytes()
+
+
+@pytest.fixture(scope="session")
+def shared_photos() -> Path:
+    if not SHARED_PHOTOS.is_dir():
+        pytest.skip(f"no labelled photos at {SHARED_PHOTOS}: set IMAGE_SCORE_PHOTOS to a folder that has them")
+    return SHARED_PHOTOS
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[EmbeddedStack]:
+    with EmbeddedStack(load()) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def settings(stack: EmbeddedStack) -> Settings:
+    return stack.settings
+
+
+@pytest.fixture(scope="session")
+def host(photo: bytes) -> Iterator[PhotoHost]:
+    with PhotoHost(photo) as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def pipeline(settings: Settings, host: PhotoHost) -> Iterator[Pipeline]:
+    """A scorer and a hints app that run for the whole session, on the session's servers."""
+    allowed = settings.model_copy(
+        update={"fetch_allow": (host.address,), "fetch_timeout_s": 1.0, "fetch_attempts": 2, "max_pixels": 2_000_000}
+    )
+    with Pipeline(allowed, host) as pipeline:
+        pipeline.start("worker", "hints")
+        yield pipeline
+
+
+def jpeg(image: Image.Image, **options: object) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=92, **options)
+    return data.getvalue()
