@@ -35,10 +35,11 @@ class PhotoErrorType(StrEnum):
 
 
 class PhotoError(Message):
-    """`message` names the value and the remedy."""
+    """`message` names the value and the remedy; `attempts` counts the tries to fetch the photo."""
 
     type: PhotoErrorType
     message: str = Field(max_length=1000)
+    attempts: int = Field(default=1, ge=1)
 
 
 class ScoredPhoto(Message):

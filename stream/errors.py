@@ -33,9 +33,9 @@ class DependencyError(ImageScoreError):
 class PhotoRejected(Exception):
     """A photo that will not become scorable by trying again."""
 
-    def __init__(self, type: PhotoErrorType, message: str) -> None:
+    def __init__(self, type: PhotoErrorType, message: str, attempts: int = 1) -> None:
         super().__init__(message)
-        self.error = PhotoError(type=type, message=message[:1000])
+        self.error = PhotoError(type=type, message=message[:1000], attempts=attempts)
 
 
 class PhotoUnavailable(Exception):

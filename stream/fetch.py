@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
 
 import aiohttp
-from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from yarl import URL
 
 from schemas import ListingPhoto, PhotoErrorType
@@ -72,20 +73,24 @@ class PhotoFetcher:
     async def _with_retries(self, photo: ListingPhoto) -> tuple[bytes, int]:
         url = URL(str(photo.url), encoded=True)  # pydantic has encoded it
         host = self._hosts.setdefault(url.host or "", asyncio.Semaphore(self._settings.fetches_per_host))
-        with suppress(PhotoUnavailable):  # most photos come at once, and need none of the machinery below
-            return await self._attempt(url, photo, host)
-        attempts = AsyncRetrying(
-            stop=stop_after_attempt(self._settings.fetch_attempts - 1),
+        # A host's own queue comes first, so that a slow host holds none of the common places.
+        tries = self._settings.fetch_attempts
+        try:
+            return await self._attempt(url, photo, host)  # most photos come at once, without the machinery below
+        except PhotoUnavailable as error:
+            if tries == 1:
+                raise _given_up(error, tries) from None
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(tries - 1),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_exception_type(PhotoUnavailable),
+            reraise=True,
         )
+        await asyncio.sleep(random.uniform(0.05, 0.2))
         try:
-            # A host's own queue comes first, so that a slow host holds none of the common places.
-            return await attempts(self._attempt, url, photo, host)
-        except RetryError as error:
-            tries = self._settings.fetch_attempts
-            message = f"{error.last_attempt.exception()} (tried {tries} times): make the photo available again"
-            raise PhotoRejected(PhotoErrorType.UNAVAILABLE, message) from None
+            return await retrying(self._attempt, url, photo, host)
+        except PhotoUnavailable as error:
+            raise _given_up(error, tries) from None
 
     async def _attempt(self, url: URL, photo: ListingPhoto, host: asyncio.Semaphore) -> tuple[bytes, int]:
         async with host, self._fetches:
@@ -164,3 +169,8 @@ class PhotoFetcher:
         limit = self._settings.max_photo_bytes
         message = f"{url} has {size} bytes or more, the limit is {limit}: upload a smaller file"
         return PhotoRejected(PhotoErrorType.TOO_LARGE, message)
+
+
+def _given_up(error: PhotoUnavailable, tries: int) -> PhotoRejected:
+    message = f"{error} (tried {tries} times): make the photo available again"
+    return PhotoRejected(PhotoErrorType.UNAVAILABLE, message, attempts=tries)

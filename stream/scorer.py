@@ -20,6 +20,7 @@ from schemas import (
     ListingEventType,
     ListingPhoto,
     MessageError,
+    PhotoErrorType,
     RedisRecord,
     ScoredPhoto,
     Stage,
@@ -133,7 +134,9 @@ class Scorer:
         if not photos:
             first = failed[0].error
             text = f"none of {len(failed)} photos could be scored; {first.type}: {first.message}"
-            raise EventFailed(DeadLetterType.NO_SCORABLE_PHOTO, Stage.FETCH, text, failed)
+            undecodable = all(miss.error.type is PhotoErrorType.UNREADABLE for miss in failed)
+            stage = Stage.INFER if undecodable else Stage.FETCH
+            raise EventFailed(DeadLetterType.NO_SCORABLE_PHOTO, stage, text, failed)
         position = min(photo.position for photo in event.photos)
         cover = next((photo.score for photo in photos if photo.position == position), None)
         return ImageScore.model_construct(
@@ -164,7 +167,7 @@ class Scorer:
             type=failure.type,
             message=str(failure)[:8000],
             stage=failure.stage,
-            attempts=1,
+            attempts=max([miss.error.attempts for miss in failure.photos], default=1),
             photos=failure.photos,
             topic=record.topic,
             partition=record.partition,
