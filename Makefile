@@ -18,7 +18,7 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 
 bench: $(VENV)/dev ## listings/s of the whole pipeline beside bare Triton
-	$(BIN)/python tests/bench/end_to_end.py
+	$(BIN)/python tests/bench/end_to_end.py $(ARGS)
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: Python's venv is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }

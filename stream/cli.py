@@ -63,6 +63,11 @@ class Group(click.Group):
             raise click.ClickException(str(error)) from None
 
 
+def console() -> Console:
+    """Return where tables go. A pipe has no width: without one of our own they would be cut to 80 columns."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
 def example(text: str) -> str:
     return f"\b\nExample:\n  {text}"
 
@@ -90,9 +95,7 @@ def demo(photos: Path | None, out: Path, locale: str, **options: Any) -> None:
     """Run the whole pipeline on photos and show the result as a table and a contact sheet."""
     from stream.demo.run import run_demo
 
-    # A pipe has no width: without one of our own the table would be cut to 80 columns.
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    run_demo(settings_module.load(**options), photos, out, locale, console)
+    run_demo(settings_module.load(**options), photos, out, locale, console())
 
 
 @main.command(epilog=example('image-score up   # then, in another shell, paste the "export" lines'))
@@ -101,11 +104,14 @@ def up(**options: Any) -> None:
     """Start the embedded servers, print their addresses, and keep them until Ctrl-C."""
     from stream.embedded import EmbeddedStack
 
+    ends = {signal.SIGINT, signal.SIGTERM}
     with EmbeddedStack(settings_module.load(**options)) as stack:
+        # Blocked only now, or the servers would inherit the mask and ignore the signal that stops them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
         for name in ("kafka", "redis", "triton"):
             click.echo(f"export {ENV_PREFIX}{name.upper()}={getattr(stack.settings, name)}")
         click.echo("running until Ctrl-C", err=True)
-        signal.sigwait([signal.SIGINT, signal.SIGTERM])
+        signal.sigwait(ends)
 
 
 @main.command(epilog=example("image-score score photo.jpg --json"))
@@ -129,7 +135,7 @@ def score(files: tuple[Path, ...], as_json: bool, **options: Any) -> None:
             issues = " ".join(f"{name} {p:.2f}" for name, p in result["issues"].items() if p >= 0.2)
             rows.add_row(result["path"], f"{result['score']:.2f}", aspects, issues)
     if not as_json:
-        Console().print(rows)
+        console().print(rows)
     if failures:
         raise click.ClickException(f"{failures} of {len(files)} files could not be scored")
 
@@ -244,7 +250,7 @@ def config(as_json: bool, **options: Any) -> None:
     table = Table("setting", "value", "from", "what it is")
     for row in rows:
         table.add_row(row["setting"], row["value"], row["from"], row["description"])
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console().print(table)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from stream.offsets import PartitionOffsets
 from stream.settings import Settings
 
 _POLL_S = 0.05
+_PATIENCE_S = 0.5
 _BATCH = 100
 
 
@@ -39,7 +40,7 @@ class RecordConsumer:
     """Runs `handler` for each record: different keys at once, the same key in order of offset.
 
     A thread polls the broker, so that a busy event loop never costs the group membership. At the bound
-    (`listings_in_flight` records, or `is_full`) it pauses its partitions, and resumes them at half of it.
+    (`listings_in_flight` records, or `is_full`) it takes no more, and soon pauses its partitions.
 
     A record is finished when `handler` returns. If `handler` raises, the consumer stops and `run` raises: the
     offset is not committed, so nothing is lost.
@@ -55,6 +56,8 @@ class RecordConsumer:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
             "partition.assignment.strategy": "cooperative-sticky",
+            # A thread of its own heartbeats: a scorer that is silent for this long is gone.
+            "session.timeout.ms": 10_000,
             "queued.max.messages.kbytes": 16384,
             "fetch.wait.max.ms": 20,
             "error_cb": log_error,
@@ -102,8 +105,7 @@ class RecordConsumer:
         next_commit = time.monotonic()
         while not self._stopping.is_set():
             self._match_demand()
-            room = self._settings.listings_in_flight - self._in_flight
-            records = [self._track(message) for message in self._take(max(1, room)) if self._is_record(message)]
+            records = [self._track(message) for message in self._take() if self._is_record(message)]
             if records:
                 self._in_flight += len(records)
                 self._loop.call_soon_threadsafe(self._start, records)
@@ -111,24 +113,34 @@ class RecordConsumer:
                 self._commit(asynchronous=True)
                 next_commit = time.monotonic() + self._settings.commit_interval_s
 
-    def _take(self, room: int) -> list[Message]:
-        """Return up to `room` messages: wait for the first, then take what is here already."""
+    def _take(self) -> list[Message]:
+        """Return up to as many messages as there is room for: wait for the first, then take what is here already."""
         first = self._consumer.poll(_POLL_S)
         if first is None:
             return []
-        return [first, *self._consumer.consume(min(_BATCH, room - 1), 0)] if room > 1 else [first]
+        more = min(_BATCH, self._settings.listings_in_flight - self._in_flight - 1)
+        return [first, *self._consumer.consume(more, 0)] if more > 0 else [first]
 
     def _match_demand(self) -> None:
-        self._collect_finished()
-        limit = self._settings.listings_in_flight
-        if self._paused:
-            if self._in_flight <= limit // 2 and not self._is_full():
-                self._consumer.resume(self._consumer.assignment())
-                self._paused = False
-        elif self._in_flight >= limit or self._is_full():
-            self._paused = True
-        if self._paused:  # again each time: a rebalance may have brought partitions that are not paused
+        """Wait for room; pause the partitions if there is none for long, resume them when there is again.
+
+        Pausing throws away what was fetched ahead, so a full house that moves on is only waited for.
+        """
+        has_room = self._wait_for_room(0 if self._paused else _PATIENCE_S)
+        if not has_room:  # again each time: a rebalance may have brought partitions that are not paused
             self._consumer.pause(self._consumer.assignment())
+        elif self._paused:
+            self._consumer.resume(self._consumer.assignment())
+        self._paused = not has_room
+
+    def _wait_for_room(self, patience_s: float) -> bool:
+        deadline = time.monotonic() + patience_s
+        self._collect_finished()
+        while self._in_flight >= self._settings.listings_in_flight or self._is_full():
+            if time.monotonic() >= deadline or self._stopping.is_set():
+                return False
+            self._collect_finished(wait_s=_POLL_S)
+        return True
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()
@@ -148,14 +160,16 @@ class RecordConsumer:
         offsets.start(record.offset)
         return record, offsets
 
-    def _collect_finished(self) -> None:
-        while True:
-            try:
+    def _collect_finished(self, wait_s: float = 0) -> None:
+        """Note what the event loop has finished; wait up to `wait_s` for the first of it."""
+        try:
+            offsets, offset = self._finished.get(block=wait_s > 0, timeout=wait_s or None)
+            while True:
+                offsets.finish(offset)
+                self._in_flight -= 1
                 offsets, offset = self._finished.get_nowait()
-            except queue.Empty:
-                return
-            offsets.finish(offset)
-            self._in_flight -= 1
+        except queue.Empty:
+            return
 
     def _commit(self, asynchronous: bool, places: list[Place] | None = None) -> None:
         self._collect_finished()

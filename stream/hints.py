@@ -7,6 +7,7 @@ delivered again, or late, makes no second hint. It never declares topics: `image
 from __future__ import annotations
 
 import ssl
+import tempfile
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -40,8 +41,8 @@ def hint_of(score: ImageScore, settings: Settings) -> SellerHint:
     )
 
 
-def make_app(settings: Settings) -> faust.App:
-    """Return the Faust app for these settings."""
+def make_app(settings: Settings, folder: str) -> faust.App:
+    """Return the Faust app for these settings; Faust insists on a `folder`, though the table is in memory."""
     app = faust.App(
         settings.hints_group,
         broker=";".join(f"kafka://{server.strip()}" for server in settings.kafka.split(",")),
@@ -52,6 +53,7 @@ def make_app(settings: Settings) -> faust.App:
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
+        datadir=folder,
         broker_commit_interval=_COMMIT_S,
         producer_linger=_LINGER_S,
         consumer_auto_offset_reset="earliest",
@@ -107,5 +109,6 @@ def _credentials(settings: Settings) -> CredentialsT | None:
 def run(settings: Settings) -> None:
     """Run the app until SIGTERM or SIGINT."""
     mode.loop.use("uvloop")
-    worker = faust.Worker(make_app(settings), quiet=True, override_logging=False)
-    worker.execute_from_commandline()
+    with tempfile.TemporaryDirectory(prefix="image-score-hints-") as folder:
+        worker = faust.Worker(make_app(settings, folder), quiet=True, override_logging=False)
+        worker.execute_from_commandline()

@@ -143,7 +143,8 @@ def create_topics(settings: Settings) -> dict[str, str]:
     Raises:
         ImageScoreError: the brokers refused a topic; names it.
     """
-    futures = AdminClient(client_config(settings)).create_topics(topics(settings), request_timeout=15)
+    admin = AdminClient(client_config(settings))  # must outlive its futures
+    futures = admin.create_topics(topics(settings), request_timeout=15)
     done = {}
     for name, future in futures.items():
         try:

@@ -38,7 +38,9 @@ async def _score_file(settings: Settings, model: TritonModel, path: Path) -> dic
         found = await model.predict(data)
     except PhotoRejected as rejection:
         return {"path": str(path), "error": rejection.error.model_dump(mode="json")}
-    return {"path": str(path), "score": found.score, "aspects": found.aspects, "issues": found.issues}
+    aspects = {aspect.value: value for aspect, value in found.aspects.items()}
+    issues = {issue.value: probability for issue, probability in found.issues.items()}
+    return {"path": str(path), "score": found.score, "aspects": aspects, "issues": issues}
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -39,8 +39,8 @@ IMPACT: dict[Issue, float] = {
     Issue.TEXT_OVERLAY: 0.135,
     Issue.MULTIPLE_ITEMS: 0.043,
 }
-"""How much of a score in 0..1 each issue costs: ridge regression (penalty 5) of the training labels' scores
-on their issues, made with the model (triton_models/train.py prints it)."""
+"""How much of a score in 0..1 each issue costs: `issue_impacts` of the model's metrics.json, which says how they are
+made from the training labels."""
 
 _NOT_COVER = 0.5
 """An issue of a photo other than the cover counts half: buyers see the cover first."""

@@ -141,16 +141,16 @@ class Pipeline:
     def wait_for_dead_letter(self, key: str | None) -> DeadLetter:
         return wait_for(lambda: next(iter(self.dead_letters(key)), None), f"dead letter of {key}")
 
-    def committed(self) -> int:
-        """Return how many events of the topic are committed by the scorer's group, over all partitions."""
-        consumer = Consumer(client_config(self.settings) | {"group.id": self.settings.scorer_group})
-        try:
-            topic = self.settings.events_topic
-            parts = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-            offsets = consumer.committed([TopicPartition(topic, p) for p in parts], timeout=10)
-            return sum(max(place.offset, 0) for place in offsets)
-        finally:
-            consumer.close()
+
+def committed(settings: Settings) -> int:
+    """Return how many events of the topic are committed by the scorer's group, over all partitions."""
+    consumer = Consumer(client_config(settings) | {"group.id": settings.scorer_group})
+    try:
+        parts = consumer.list_topics(settings.events_topic, timeout=10).topics[settings.events_topic].partitions
+        offsets = consumer.committed([TopicPartition(settings.events_topic, p) for p in parts], timeout=10)
+        return sum(max(place.offset, 0) for place in offsets)
+    finally:
+        consumer.close()
 
 
 def wait_for(probe: Callable[[], Answer | None], what: str, timeout_s: float = TIMEOUT_S) -> Answer:

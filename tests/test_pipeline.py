@@ -13,7 +13,7 @@ from schemas import DeadLetterType, PhotoErrorType, Stage
 from stream.publish import event_of
 from tests.conftest import jpeg
 from tests.examples import EVENT
-from tests.pipeline import Pipeline, listing_id, wait_for
+from tests.pipeline import Pipeline, committed, listing_id, wait_for
 
 
 def test_event_becomes_record_score_and_hint(pipeline: Pipeline) -> None:
@@ -162,7 +162,7 @@ def test_offsets_are_committed_once_all_is_done(pipeline: Pipeline) -> None:
     listing = pipeline.publish()
     pipeline.wait_for_score(listing)
     total = len(pipeline.read(pipeline.settings.events_topic))
-    wait_for(lambda: pipeline.committed() == total, "commit of every event")
+    wait_for(lambda: committed(pipeline.settings) == total, "commit of every event")
 
 
 def test_dead_letter_is_readable_without_our_code(pipeline: Pipeline) -> None:

@@ -99,3 +99,12 @@ def report(
         "opa": {name: opa(values[better], values[worse]) for name, values in columns.items()},
         "issues": issue_report(issues, labels),
     }
+
+
+def issue_impacts(labels: list[dict[str, Any]], penalty: float = 5.0) -> dict[str, float]:
+    """Return how much of a score in 0..1 each issue costs: ridge regression of the fine scores on the issues."""
+    has = np.array([[issue in label["issues"] for issue in ISSUES] for label in labels], float)
+    design = np.column_stack([np.ones(len(labels)), has])
+    truth = np.array([fine_score(label) for label in labels])
+    weights = np.linalg.solve(design.T @ design + penalty * np.eye(design.shape[1]), design.T @ truth)
+    return {issue.value: round(float(-weight), 3) for issue, weight in zip(ISSUES, weights[1:], strict=True)}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from schemas.vocabulary import ASPECTS, CLASSES, ISSUES
 from triton_models import evaluate
+from triton_models.card import write_card
 from triton_models.degrade import degrade
 from triton_models.network import HEIGHT, WIDTH, Deployed, Network, outputs
 
@@ -145,12 +147,21 @@ def main() -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     export(networks, args.out / "model.onnx")
+    validation = read_labels(args.labels / "validation.jsonl")
     report = evaluate.report(
         args.out / "model.onnx",
-        load_photos([args.photos / label["photo"] for label in read_labels(args.labels / "validation.jsonl")]),
-        read_labels(args.labels / "validation.jsonl"),
+        load_photos([args.photos / label["photo"] for label in validation]),
+        validation,
         read_labels(args.labels / "pairs-validation.jsonl"),
     )
+    report["training"] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "photos": len(train),
+        "epochs": args.epochs,
+        "flawed_share": args.flawed_share,
+    }
+    report["issue_impacts"] = evaluate.issue_impacts(train)
+    write_card(report, args.out / "MODEL_CARD.md")
     (args.out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report))
 

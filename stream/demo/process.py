@@ -14,6 +14,7 @@ class PipelineProcess(Server):
 
     def __init__(self, command: str, settings: Settings) -> None:
         self.name = command
+        self.grace_s = settings.drain_timeout_s + 5
         super().__init__()
         self._settings = settings
 

@@ -1,6 +1,6 @@
 """Runs one server for a parent, and takes it and its files away when either ends.
 
-    python guard.py FOLDER SHM_PREFIX COMMAND [ARG ...]
+    python guard.py FOLDER SHM_PREFIX GRACE_S COMMAND [ARG ...]
 
 The parent holds the other end of standard input. End of file there means that the parent stopped the server or
 died in whatever way, SIGKILL included. Imports nothing but the standard library, so that it starts at once.
@@ -8,6 +8,7 @@ died in whatever way, SIGKILL included. Imports nothing but the standard library
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import glob
 import os
@@ -18,28 +19,32 @@ import subprocess
 import sys
 
 _PR_SET_PDEATHSIG = 1
-_GRACE_S = 5.0
 
 
-def _die_with_guard() -> None:
+def _in_child() -> None:
+    """Take the defaults back that the guard gave up, and die when the guard dies."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main(folder: str, shm_prefix: str, command: list[str]) -> int:
+def main(folder: str, shm_prefix: str, grace_s: float, command: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    restored = {"preexec_fn": _die_with_guard, "restore_signals": True}
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, **restored)  # type: ignore[call-overload]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_in_child, process_group=0)
     exited = os.pidfd_open(child.pid)
     select.select([sys.stdin, exited], [], [])
     parent_done = child.poll() is None
     if parent_done:
         child.terminate()
         try:
-            child.wait(_GRACE_S)
+            child.wait(grace_s)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+    # A server that was killed leaves its own children behind.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
     if shm_prefix:
         for path in glob.glob(f"/dev/shm/{glob.escape(shm_prefix)}*"):  # noqa: S108
             os.unlink(path)
@@ -50,4 +55,4 @@ def main(folder: str, shm_prefix: str, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    sys.exit(main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4:]))

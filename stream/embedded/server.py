@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -30,9 +33,11 @@ class Server(ABC):
 
     name: str
     shm_prefix = ""
+    grace_s = 5.0
+    """Seconds from SIGTERM to SIGKILL."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=f"image-score-{self.name}-"))
+        self.folder = Path(tempfile.gettempdir()) / f"image-score-{self.name}-{uuid.uuid4().hex[:12]}"
         self.log = self.folder / "log.txt"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -55,10 +60,17 @@ class Server(ABC):
         return int(children.split()[0])
 
     def start(self) -> None:
-        arguments = [sys.executable, "-E", "-S", guard.__file__, str(self.folder), self.shm_prefix]
+        """Start the process; `folder` is made, and goes when the process is stopped or its parent ends."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            command = self.command()
+        except BaseException:
+            shutil.rmtree(self.folder)
+            raise
+        arguments = [sys.executable, "-E", "-S", guard.__file__, str(self.folder), self.shm_prefix, str(self.grace_s)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*arguments, *self.command()],
+                [*arguments, *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -89,17 +101,16 @@ class Server(ABC):
 
     def stop(self, keep_files: bool = False) -> None:
         """Stop the server and remove its files, unless `keep_files`. Stopping twice is allowed."""
-        if self._process is None:
-            return
-        assert self._process.stdin is not None
-        try:
-            if keep_files:
-                self._process.stdin.write(b"k")
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass
-        self._process.wait()
-        self._process = None
+        if self._process is not None:
+            assert self._process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it has ended already
+                if keep_files:
+                    self._process.stdin.write(b"k")
+                self._process.stdin.close()
+            self._process.wait()
+            self._process = None
+        if not keep_files:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def restart(self) -> None:
         """Stop and start again on the same port, with the same files."""

@@ -80,7 +80,8 @@ class EmbeddedTriton(Server):
             f"--grpc-port={self.grpc_port}",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=false",
-            "--exit-timeout-secs=3",
+            "--exit-timeout-secs=1",
+            "--log-info=false",
         ]
 
     def environment(self) -> dict[str, str]:

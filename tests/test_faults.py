@@ -1,0 +1,103 @@
+"""Servers and the scorer die in mid-run: every listing still ends in Redis, and on the scores topic."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas import ImageScore
+from stream.embedded import EmbeddedStack
+from stream.embedded.server import Server
+from stream.publish import event_of, publish
+from tests.photo_host import PhotoHost
+from tests.pipeline import Pipeline, committed, listing_id, wait_for
+
+LISTINGS = 300
+
+
+@pytest.fixture
+def own_pipeline(stack: EmbeddedStack, host: PhotoHost) -> Iterator[Pipeline]:
+    """A scorer of the test's own, with few listings in flight, so that a fault hits in mid-run."""
+    settings = stack.settings.model_copy(update={"fetch_allow": (host.address,), "listings_in_flight": 40})
+    with Pipeline(settings, host) as pipeline:
+        yield pipeline
+
+
+def run_with_fault(pipeline: Pipeline, fault: Callable[[], None]) -> None:
+    """Publish many listings, inject the fault when some are scored, and check that all come through."""
+    pipeline.start("worker")
+    listings = [listing_id("fault") for _ in range(LISTINGS)]
+    events = [event_of(listing, [pipeline.host.good]) for listing in listings]
+    publish(pipeline.settings, events, on_delivery=lambda: None)
+    wait_for(lambda: count(pipeline, listings) >= 20, "first records")
+    fault()
+    left = LISTINGS - count(pipeline, listings)
+    assert left > 50, f"the fault came too late to matter: {left} listings left"
+    wait_for(lambda: count(pipeline, listings) == LISTINGS, "records of all listings", timeout_s=90)
+    wait_for(lambda: scored(pipeline) >= set(listings), "scores of all listings")
+    assert pipeline.dead_letters(None) == []
+
+
+def count(pipeline: Pipeline, listings: list[str]) -> int:
+    return sum(value is not None for value in pipeline.redis.mget([f"image_score:{{{x}}}" for x in listings]))
+
+
+def scored(pipeline: Pipeline) -> set[str]:
+    return {ImageScore.from_json(m.value() or b"").listing_id for m in pipeline.read(pipeline.settings.scores_topic)}
+
+
+def killed(server: Server) -> None:
+    """Kill a server without warning, and start it again."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    os.kill(server.pid, signal.SIGKILL)
+    server.restart()
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()], "a killed server left its children behind"
+
+
+def test_redis_is_restarted(own_pipeline: Pipeline, stack: EmbeddedStack) -> None:
+    assert stack.redis is not None
+    run_with_fault(own_pipeline, stack.redis.restart)
+
+
+def test_redis_is_killed(own_pipeline: Pipeline, stack: EmbeddedStack) -> None:
+    redis = stack.redis
+    assert redis is not None
+    run_with_fault(own_pipeline, lambda: killed(redis))
+
+
+def test_triton_is_restarted(own_pipeline: Pipeline, stack: EmbeddedStack) -> None:
+    assert stack.triton is not None
+    run_with_fault(own_pipeline, stack.triton.restart)
+
+
+def test_triton_is_killed(own_pipeline: Pipeline, stack: EmbeddedStack) -> None:
+    triton = stack.triton
+    assert triton is not None
+    run_with_fault(own_pipeline, lambda: killed(triton))
+
+
+def test_scorer_is_killed_and_started_again(own_pipeline: Pipeline) -> None:
+    def kill_and_start() -> None:
+        os.kill(own_pipeline.processes["worker"].pid, signal.SIGKILL)
+        own_pipeline.processes["worker"].stop()
+        own_pipeline.start("worker")
+
+    run_with_fault(own_pipeline, kill_and_start)
+
+
+def test_scorer_drains_and_commits_when_it_is_told_to_stop(own_pipeline: Pipeline) -> None:
+    """After SIGTERM, every record in Redis has its offset committed: nothing is scored twice."""
+    own_pipeline.start("worker")
+    listings = [listing_id("drain") for _ in range(LISTINGS)]
+    events = [event_of(listing, [own_pipeline.host.good]) for listing in listings]
+    publish(own_pipeline.settings, events, on_delivery=lambda: None)
+    wait_for(lambda: count(own_pipeline, listings) >= 20, "first records")
+    own_pipeline.processes["worker"].stop(keep_files=True)
+    done = count(own_pipeline, listings)
+    assert 20 <= done < LISTINGS
+    assert committed(own_pipeline.settings) == done
+    assert f"stopped: {done} scored" in own_pipeline.processes["worker"].log.read_text()

@@ -1,0 +1,91 @@
+"""Which tips a listing gets, and their words."""
+
+from __future__ import annotations
+
+import re
+from string import Formatter
+
+import orjson
+import pytest
+from babel.messages.pofile import read_po
+
+from schemas import Issue
+from stream.hints import hint_of
+from stream.settings import load
+from stream.tips import BETTER_COVER, IMPACT, LOCALE_DIR, language_of, languages, text, tips_of
+from tests.examples import image_score
+from triton_models import REPOSITORY
+
+KINDS = {*(issue.value for issue in Issue), BETTER_COVER}
+
+
+def kinds(*args: object, **kwargs: object) -> list[str]:
+    return [tip.kind for tip in tips_of(image_score(*args, **kwargs), threshold=0.5, cover_margin=0.1)]  # type: ignore[arg-type]
+
+
+def test_at_most_three_tips_the_one_that_gains_most_first() -> None:
+    issues = {Issue.TILTED: 0.95, Issue.BLURRY: 0.9, Issue.DARK: 0.9, Issue.WRINKLED: 0.9}
+    assert kinds((0.4,), {0: issues}) == ["blurry", "dark", "wrinkled"]
+
+
+def test_issue_below_the_threshold_is_no_tip() -> None:
+    assert kinds((0.4,), {0: {Issue.DARK: 0.49}}) == []
+
+
+def test_issue_of_several_photos_is_one_tip_for_the_cover() -> None:
+    (tip,) = tips_of(image_score((0.4, 0.4), {0: {Issue.DARK: 0.6}, 1: {Issue.DARK: 0.9}}), 0.5, 0.1)
+    assert (tip.position, tip.probability, tip.photo_id) == (0, 0.6, "p0")
+
+
+def test_issue_of_a_later_photo_counts_less_than_the_same_of_the_cover() -> None:
+    assert kinds((0.4, 0.4), {0: {Issue.WRINKLED: 0.8}, 1: {Issue.DARK: 0.9}}) == ["wrinkled", "dark"]
+
+
+def test_cover_tip_needs_a_clear_margin() -> None:
+    assert kinds((0.40, 0.49)) == []
+    assert kinds((0.40, 0.51)) == ["better_cover"]
+
+
+def test_photo_numbers_count_photos_that_failed() -> None:
+    score = image_score((0.3, 0.9))
+    shifted = score.model_copy(
+        update={"photos": tuple(photo.model_copy(update={"position": photo.position * 4}) for photo in score.photos)}
+    )
+    (tip,) = tips_of(shifted, 0.5, 0.1)
+    assert tip.text == "Photo 2 looks better than the cover. Make photo 2 your cover."
+
+
+def test_same_event_gives_the_same_hint_id() -> None:
+    score = image_score()
+    assert hint_of(score, load()).hint_id == hint_of(score, load()).hint_id
+
+
+@pytest.mark.parametrize(
+    ("locale", "language"), [("en", "en"), ("ja-JP", "ja"), ("ja_JP", "ja"), ("JA", "ja"), ("fr", "en")]
+)
+def test_language_of_a_locale(locale: str, language: str) -> None:
+    assert language_of(locale) == language
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_catalogue_has_a_text_for_every_tip_and_its_placeholders(language: str) -> None:
+    with (LOCALE_DIR / language / "hints.po").open("rb") as file:
+        messages = {message.id: message.string for message in read_po(file) if message.id}
+    assert set(messages) == KINDS
+    for words in messages.values():
+        assert {field for _, field, _, _ in Formatter().parse(str(words)) if field is not None} == {"photo"}
+
+
+def test_texts_speak_of_the_photo_never_of_the_seller() -> None:
+    for kind in KINDS:
+        assert not re.search(r"\byou (did|took|made|should|must|failed)\b|\byour fault\b", text(kind, 1, "en"))
+        assert len(text(kind, 20, "en")) <= 140
+
+
+def test_both_languages_are_there() -> None:
+    assert languages() == ("en", "ja")
+
+
+def test_impacts_are_those_of_the_model() -> None:
+    metrics = orjson.loads((REPOSITORY / "image_score" / "1" / "metrics.json").read_bytes())
+    assert metrics["issue_impacts"] == {issue.value: impact for issue, impact in IMPACT.items()}

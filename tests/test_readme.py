@@ -1,0 +1,114 @@
+"""Every command and code block of the README runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+import redis
+
+from schemas import ListingEvent, RedisRecord, record_key
+from stream.settings import Settings, environment
+from tests.examples import image_score
+from tests.pipeline import isolated, wait_for
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.M | re.S)
+COMMANDS = [
+    line.split("#")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line.strip()
+]
+SERVERS = {"image-score up": "export", "image-score worker": "ready: ", "image-score hints": "ready: "}
+"""Commands that run until they are stopped, and what they print when they are ready."""
+IN_OUR_VENV = Path(sys.prefix) == ROOT / ".venv"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, samples: dict[str, Path]) -> Path:
+    """A folder with the files that the README's commands name."""
+    shutil.copy(samples["hat-good"], tmp_path / "photo.jpg")
+    (event,) = [text for kind, text in BLOCKS if kind == "json"]
+    (tmp_path / "events.jsonl").write_text(event)
+    (tmp_path / "my-photos").mkdir()
+    shutil.copy(samples["hat-dark"], tmp_path / "my-photos")
+    return tmp_path
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, **environment(settings), "PATH": path}
+
+
+def make(command: str, workplace: Path) -> list[str]:
+    """Return the same make command with small inputs; `make test` runs these very tests, so it is only planned."""
+    words = ["make", "-C", str(ROOT), *command.split()[1:]]
+    if command in ("make test",) or command.startswith("make model"):
+        return [*words, "--dry-run"]
+    if not IN_OUR_VENV:
+        pytest.skip("make uses .venv: run the tests by `make test`")
+    if command == "make bench":
+        return [*words, "ARGS=--count 60 --rounds 1 --latency-count 20"]
+    return [word.replace("=my-photos", f"={workplace / 'my-photos'}") for word in words]
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in SERVERS])
+def test_command_runs(command: str, workplace: Path, settings: Settings) -> None:
+    own = isolated(settings)
+    record = RedisRecord.of(image_score())
+    redis.Redis.from_url(settings.redis).set(record_key("m123"), record.to_bytes())
+    is_make = command.startswith("make ")
+    words = make(command, workplace) if is_make else command.split()
+    env = {**os.environ} if is_make else variables(own)
+    done = subprocess.run(words, cwd=workplace, env=env, capture_output=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+
+
+@pytest.mark.parametrize("command", list(SERVERS))
+def test_server_command_starts_and_stops(command: str, settings: Settings, tmp_path: Path) -> None:
+    assert command in COMMANDS
+    env = variables(isolated(settings))
+    if command == "image-score up":  # starts its own
+        env = {name: value for name, value in env.items() if not name.startswith("IMAGE_SCORE_")}
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command.split(), env=env, stdout=output, stderr=output, cwd=tmp_path)
+    wait_for(lambda: SERVERS[command] in log.read_text(), f"{command} to be ready")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_example_event_is_valid() -> None:
+    (event,) = [text for kind, text in BLOCKS if kind == "json"]
+    assert ListingEvent.model_validate(orjson.loads(event)).listing_id == "m123"
+
+
+def test_python_block_reads_the_record(settings: Settings) -> None:
+    redis.Redis.from_url(settings.redis).set(record_key("m123"), RedisRecord.of(image_score((0.25,))).to_bytes())
+    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+    done = subprocess.run([sys.executable, "-c", code], env=variables(settings), capture_output=True, check=True)
+    assert float(done.stdout) == pytest.approx(0.25, abs=1e-4)
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    assert {kind for kind, _ in BLOCKS} == {"sh", "json", "python"}
+
+
+def test_pictures_and_links_are_there() -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_figures_are_those_of_the_model_card() -> None:
+    figures = orjson.loads((ROOT / "triton_models/repository/image_score/1/metrics.json").read_bytes())
+    for metric in ("srcc", "opa"):
+        value = figures[metric]["model"]
+        words = f"{metric.upper()} {value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+        assert words in " ".join(README.split())
