@@ -23,14 +23,21 @@ bench: $(VENV)/dev ## listings/s of the whole pipeline beside bare Triton
 $(VENV)/bin/pip:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: Python's venv is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
-$(VENV)/online: $(VENV)/bin/pip $(REQUIREMENTS)/online.txt pyproject.toml
+# uv installs in seconds what takes pip half a minute; where it cannot reach the index, pip may know how to.
+INSTALL = install() { \
+  $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python "$$@" 2>/dev/null || \
+  $(BIN)/pip install --quiet --disable-pip-version-check "$$@"; \
+}; install --no-deps
+
+$(VENV)/online: $(VENV)/bin/pip $(REQUIREMENTS)/installer.txt $(REQUIREMENTS)/online.txt pyproject.toml
 	@echo "installing what the online path needs into $(VENV)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/online.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/installer.txt
+	@$(INSTALL) --require-hashes -r $(REQUIREMENTS)/online.txt
+	@$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/online $(REQUIREMENTS)/dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/dev.txt
+	@$(INSTALL) --require-hashes -r $(REQUIREMENTS)/dev.txt
 	@touch $@
 
 model: ## train the model again from LABELS and PHOTOS; installs torch into .venv-train
@@ -39,12 +46,14 @@ model: ## train the model again from LABELS and PHOTOS; installs torch into .ven
 	@.venv-train/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/train.txt
 	PYTHONPATH=. .venv-train/bin/python -m triton_models.train --photos "$(PHOTOS)" --labels "$(LABELS)"
 
+PIN = .venv-pin/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-annotate --no-header
 requirements: ## pin every dependency again, with hashes
 	@$(PYTHON) -m venv .venv-pin && .venv-pin/bin/pip install --quiet uv
+	@echo uv | $(PIN) - -o $(REQUIREMENTS)/installer.txt
 	@for name in online dev train; do \
-	  extra=$$( [ $$name = online ] || echo "--extra $$name" ); \
-	  .venv-pin/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	    --no-header --custom-compile-command "make requirements" $$extra pyproject.toml $(REQUIREMENTS)/build.in -o $(REQUIREMENTS)/$$name.txt; \
+	  $(PIN) $$([ $$name = online ] || echo "--extra $$name") pyproject.toml $(REQUIREMENTS)/build.in \
+	    -o $(REQUIREMENTS)/$$name.txt; \
 	done
 
 clean:
