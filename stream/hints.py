@@ -1,7 +1,7 @@
 """The hints app: reads `image.scores`, tells each seller how to take a better photo on `seller.hints`.
 
-A Faust app. Its table remembers the newest version of each listing that it has answered, so that a score that is
-delivered again, or late, makes no second hint. It never declares topics: `image-score topics create` does.
+A Faust app. A score that is delivered again makes the same hint again, with the same `hint_id`. It never declares
+topics: `image-score topics create` does.
 """
 
 from __future__ import annotations
@@ -42,27 +42,26 @@ def hint_of(score: ImageScore, settings: Settings) -> SellerHint:
 
 
 def make_app(settings: Settings, folder: str) -> faust.App:
-    """Return the Faust app for these settings; Faust insists on a `folder`, though the table is in memory."""
+    """Return the Faust app for these settings; Faust insists on a `folder` for its data, though it has none."""
     app = faust.App(
         settings.hints_group,
         broker=";".join(f"kafka://{server.strip()}" for server in settings.kafka.split(",")),
         broker_credentials=_credentials(settings),
         key_serializer="raw",
         value_serializer="raw",
-        store="memory://",
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
         datadir=folder,
         broker_commit_interval=_COMMIT_S,
+        broker_session_timeout=10.0,  # as the scorer: an app that is silent for this long is gone
+        broker_heartbeat_interval=3.0,
         producer_linger=_LINGER_S,
         consumer_auto_offset_reset="earliest",
         stream_wait_empty=False,
     )
     scores = app.topic(settings.scores_topic, key_type=bytes, value_type=bytes)
     hints = app.topic(settings.hints_topic, key_type=bytes, value_type=bytes)
-    # Its changelog is `settings.answered_topic`: Faust derives that name from the app's id and the table's.
-    answered = app.Table("answered", default=int, key_type=bytes, value_type=int)
 
     @app.task  # type: ignore[untyped-decorator]
     async def ready() -> None:
@@ -78,13 +77,10 @@ def make_app(settings: Settings, folder: str) -> faust.App:
             except MessageError as error:
                 log.warning("score of listing %r skipped: %s", key, error)
                 continue
-            if score.event.version < answered[key]:
-                continue
             hint = hint_of(score, settings)
             # Faust keeps what is sent while a score is handled, produces it in one go when it is about to
             # commit that score's offset, and commits only after the brokers hold it.
             await hints.send(key=hint.seller_id.encode(), value=hint.to_json())
-            answered[key] = score.event.version + 1
 
     return app
 

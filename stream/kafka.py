@@ -123,13 +123,11 @@ class EventProducer:
 
 def topics(settings: Settings) -> list[NewTopic]:
     """Return the topics of the pipeline, as `topics create` makes them."""
-    compact = {"cleanup.policy": "compact"}
     configs: dict[str, dict[str, str]] = {
         settings.events_topic: {},
-        settings.scores_topic: compact,
+        settings.scores_topic: {"cleanup.policy": "compact"},
         settings.hints_topic: {},
         settings.dlq_topic: {"max.message.bytes": str(MAX_LETTER_BYTES)},
-        settings.answered_topic: compact,
     }
     return [
         NewTopic(name, num_partitions=settings.partitions, replication_factor=settings.replication, config=config)

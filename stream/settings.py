@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     partitions: int = Field(12, ge=1, le=1000, description="partitions of the topics that `topics create` makes")
     replication: int = Field(1, ge=1, le=10, description="replication factor of those topics")
     scorer_group: str = Field("image-score-scorer", description="consumer group of the scorer")
-    hints_group: str = Field("image-score-hints", description="consumer group, and Faust id, of the hints app")
+    hints_group: str = Field("image-score-hints", description="consumer group of the hints app, its Faust id")
 
     model: str = Field("image_score", description="name of the model at Triton")
     inferences: int = Field(64, ge=1, le=1024, description="photos at Triton at once")
@@ -71,11 +71,6 @@ class Settings(BaseSettings):
     cover_margin: float = Field(
         0.08, ge=0, le=1, description="how much better another photo must be to become the cover"
     )
-
-    @property
-    def answered_topic(self) -> str:
-        """The changelog topic of the hints app's table."""
-        return f"{self.hints_group}-answered-changelog"
 
     @field_validator("fetch_allow", mode="before")
     @classmethod

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from schemas import ImageScore
+from schemas import ImageScore, SellerHint
 from stream.embedded import EmbeddedStack
 from stream.embedded.server import Server
 from stream.publish import event_of, publish
@@ -87,6 +89,30 @@ def test_scorer_is_killed_and_started_again(own_pipeline: Pipeline) -> None:
         own_pipeline.start("worker")
 
     run_with_fault(own_pipeline, kill_and_start)
+
+
+def test_hints_app_is_killed_and_started_again(own_pipeline: Pipeline) -> None:
+    """Every listing gets its hint; one that comes twice has the same id."""
+    own_pipeline.start("worker", "hints")
+    listings = [listing_id("hint") for _ in range(LISTINGS)]
+    events = [event_of(listing, [own_pipeline.host.good]) for listing in listings]
+    publish(own_pipeline.settings, events, on_delivery=lambda: None)
+    wait_for(lambda: len(hinted(own_pipeline)) >= 20, "first hints")
+    os.kill(own_pipeline.processes["hints"].pid, signal.SIGKILL)
+    own_pipeline.processes["hints"].stop()
+    assert len(hinted(own_pipeline)) < LISTINGS
+    own_pipeline.start("hints")
+    wait_for(lambda: set(hinted(own_pipeline)) == set(listings), "hints for all listings", timeout_s=120)
+    assert all(len(ids) == 1 for ids in hinted(own_pipeline).values())
+
+
+def hinted(pipeline: Pipeline) -> dict[str, set[uuid.UUID]]:
+    """Return the hint ids of each listing."""
+    ids: dict[str, set[uuid.UUID]] = defaultdict(set)
+    for message in pipeline.read(pipeline.settings.hints_topic):
+        hint = SellerHint.from_json(message.value() or b"")
+        ids[hint.listing_id].add(hint.hint_id)
+    return ids
 
 
 def test_scorer_drains_and_commits_when_it_is_told_to_stop(own_pipeline: Pipeline) -> None:

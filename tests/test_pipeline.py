@@ -158,6 +158,15 @@ def test_animated_and_turned_photos_are_scored(pipeline: Pipeline, photo: bytes)
     assert first_frame.score == pytest.approx(upright.score, abs=0.05)
 
 
+def test_event_delivered_twice_is_the_same_record_and_the_same_hint(pipeline: Pipeline) -> None:
+    event = event_of(listing_id(), [pipeline.host.good])
+    pipeline.produce(event)
+    pipeline.produce(event)
+    hints = wait_for(lambda: (found := pipeline.hints(event.listing_id))[1:] and found, "two hints")
+    assert len({hint.hint_id for hint in hints}) == 1
+    assert pipeline.wait_for_record(event.listing_id).event_version == 1
+
+
 def test_offsets_are_committed_once_all_is_done(pipeline: Pipeline) -> None:
     listing = pipeline.publish()
     pipeline.wait_for_score(listing)

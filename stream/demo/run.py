@@ -114,8 +114,10 @@ def _watch(settings: Settings, events: list[ListingEvent], console: Console) -> 
         began = time.monotonic()
         publish(settings, events, on_delivery=lambda: None)
         wanted = {event.listing_id for event in events}
+        rate = 0.0
         for _ in _collect(settings, results, wanted):
-            rate = results.answered / (time.monotonic() - began)
+            if not results.answered == progress.tasks[scored].completed == results.expected:
+                rate = results.answered / (time.monotonic() - began)
             lag = results.expected - results.answered
             p50 = statistics.median(results.latencies() or [0.0])
             progress.update(
