@@ -24,7 +24,7 @@ class Stage(StrEnum):
     VALIDATE = "validate"
     FETCH = "fetch"
     INFER = "infer"
-    WRITE = "write"
+    UNKNOWN = "unknown"
 
 
 class DeadLetter(Message):

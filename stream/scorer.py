@@ -87,6 +87,14 @@ class Scorer:
         except EventFailed as failure:
             await self._bury(record, failure)
             outcome = Outcome.DEAD_LETTER
+        except KafkaException:
+            raise  # nowhere to put a dead letter either
+        except Exception as error:
+            # A fault of ours that one record brings out must not stop all the others.
+            log.exception("unexpected error at %s[%d]@%d", record.topic, record.partition, record.offset)
+            text = f"{type(error).__name__}: {error}: see the scorer's log, then replay"
+            await self._bury(record, EventFailed(DeadLetterType.UNEXPECTED, Stage.UNKNOWN, text))
+            outcome = Outcome.DEAD_LETTER
         self.outcomes[outcome] += 1
 
     async def _answer(self, record: Record) -> Outcome:

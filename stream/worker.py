@@ -6,12 +6,15 @@ import asyncio
 import gc
 import signal
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import uvloop
+from confluent_kafka import KafkaException
 
 from stream import kafka
 from stream.consumer import RecordConsumer
+from stream.errors import DependencyError
 from stream.fetch import PhotoFetcher
 from stream.inference import TritonModel
 from stream.kafka import EventProducer
@@ -27,8 +30,10 @@ async def score_events(settings: Settings) -> Counter[Outcome]:
     """Score listing events until SIGTERM or SIGINT; return how many ended in which way.
 
     Raises:
-        DependencyError: Kafka, Redis or Triton does not answer at the start.
+        DependencyError: Kafka, Redis or Triton does not answer at the start, or Kafka refuses to go on.
     """
+    # Names are resolved in threads; sellers' slow names must not keep the others waiting.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.fetches + 8))
     async with AsyncExitStack() as stack:
         fetcher = await stack.enter_async_context(PhotoFetcher(settings))
         model = await stack.enter_async_context(TritonModel(settings))
@@ -43,6 +48,8 @@ async def score_events(settings: Settings) -> Counter[Outcome]:
         reporter = asyncio.create_task(_report(scorer.outcomes))
         try:
             await consumer.run()
+        except KafkaException as error:
+            raise DependencyError(f"Kafka at {settings.kafka}: {error.args[0].str()}") from None
         finally:
             reporter.cancel()
             log.info("stopped: %s", _line(scorer.outcomes))
