@@ -54,13 +54,27 @@ def require(settings: Settings, *names: str) -> None:
 
 
 class Group(click.Group):
-    """Shows the project's own errors as one line, without a traceback."""
+    """Ends its help with every command's example; shows our own errors as one line, without a traceback."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  {line}\n" for line in _examples(self)))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ImageScoreError as error:
             raise click.ClickException(str(error)) from None
+
+
+def _examples(group: click.Group) -> list[str]:
+    lines: list[str] = []
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            lines += _examples(command)
+        else:
+            lines.append((command.epilog or "").splitlines()[-1].strip())
+    return lines
 
 
 def console() -> Console:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -161,3 +162,11 @@ def wait_for(probe: Callable[[], Answer | None], what: str, timeout_s: float = T
             return answer
         time.sleep(0.05)
     raise AssertionError(f"no {what} within {timeout_s:.0f} s")
+
+
+def cmdline(path: Path) -> str:
+    """Return a process's command line from its /proc file; nothing when it has ended, reaped or not."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -37,6 +37,7 @@ def run(*arguments: str, settings: Settings | None = None, stdin: bytes = b"", *
 def test_help_lists_every_command() -> None:
     text = run("--help").stdout.decode()
     assert all(f"  {command.split()[0]}" in text for command in COMMANDS)
+    assert all(f"image-score {command}" in text.split("Examples:")[1] for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

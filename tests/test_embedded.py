@@ -15,7 +15,7 @@ from stream.embedded import EmbeddedStack
 from stream.embedded.triton import EmbeddedTriton
 from stream.errors import EmbeddedError
 from stream.settings import load
-from tests.pipeline import wait_for
+from tests.pipeline import cmdline, wait_for
 
 PARENT = """
 import time
@@ -26,13 +26,6 @@ with EmbeddedStack(load()) as stack:
         print(server.pid, server.folder, server.shm_prefix or "-", flush=True)
     time.sleep(600)
 """
-
-
-def cmdline(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:  # the process has ended
-        return ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from schemas import ImageScore, SellerHint
+from stream.demo.process import PipelineProcess
 from stream.embedded import EmbeddedStack
 from stream.embedded.server import Server
 from stream.publish import event_of, publish
 from tests.photo_host import PhotoHost
-from tests.pipeline import Pipeline, committed, listing_id, wait_for
+from tests.pipeline import Pipeline, cmdline, committed, listing_id, wait_for
 
 LISTINGS = 300
 
@@ -57,7 +58,8 @@ def killed(server: Server) -> None:
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     os.kill(server.pid, signal.SIGKILL)
     server.restart()
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()], "a killed server left its children behind"
+    for pid in children:
+        wait_for(lambda pid=pid: not cmdline(Path(f"/proc/{pid}/cmdline")), f"end of its child {pid}", 5)  # type: ignore[misc]
 
 
 def test_redis_is_restarted(own_pipeline: Pipeline, stack: EmbeddedStack) -> None:
@@ -89,6 +91,21 @@ def test_scorer_is_killed_and_started_again(own_pipeline: Pipeline) -> None:
         own_pipeline.start("worker")
 
     run_with_fault(own_pipeline, kill_and_start)
+
+
+def test_a_second_scorer_joins_and_the_first_leaves(own_pipeline: Pipeline) -> None:
+    """Partitions change hands twice in mid-run."""
+    second = PipelineProcess("worker", own_pipeline.settings)
+
+    def hand_over() -> None:
+        second.start()
+        second.wait_ready()
+        own_pipeline.processes["worker"].stop()
+
+    try:
+        run_with_fault(own_pipeline, hand_over)
+    finally:
+        second.stop()
 
 
 def test_hints_app_is_killed_and_started_again(own_pipeline: Pipeline) -> None:

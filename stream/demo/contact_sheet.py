@@ -142,7 +142,7 @@ def _draw_card(
     picture.paste(thumb, (left + (THUMB[0] - thumb.width) // 2, top + (THUMB[1] - thumb.height) // 2))
     label = "no score" if card.score is None else f"{card.score:.2f}"
     draw.rounded_rectangle([left + 8, top + 8, left + (96 if card.score is None else 66), top + 36], 6, fill=card.color)
-    draw.text((left + 16, top + 11), label, fill="white", font=ImageFont.load_default(19))
+    draw.text((left + 16, top + 11), label, fill="#111111", font=ImageFont.load_default(19))
     draw.text((left, top + THUMB[1] + 8), card.listing[:30], fill="#222222", font=ImageFont.load_default(15))
     words, font = (card.problem[:180], ImageFont.load_default(14)) if card.problem else (" ".join(card.tips), tips_font)
     if font is None:
