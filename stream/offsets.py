@@ -14,10 +14,6 @@ class PartitionOffsets:
         self._committable: int | None = None
         self._committed: int | None = None
 
-    @property
-    def in_flight(self) -> int:
-        return len(self._started) - len(self._finished)
-
     def start(self, offset: int) -> None:
         """Note that work on `offset` began; offsets must come in increasing order."""
         self._started.append(offset)

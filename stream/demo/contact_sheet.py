@@ -108,17 +108,17 @@ def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.Image
     if shutil.which("fc-match") is None:
         return None
     found = subprocess.run(
-        ["fc-match", "-f", "%{lang}|%{file}|%{index}", ":lang=ja"], capture_output=True, text=True, check=False
-    ).stdout.split("|")
-    if len(found) != 3 or "ja" not in found[0].split("|")[0]:
+        ["fc-match", "-f", "%{file}\n%{index}\n%{lang}", ":lang=ja"], capture_output=True, text=True, check=False
+    ).stdout.split("\n")
+    if len(found) != 3 or "ja" not in found[2].split("|"):
         return None
-    return ImageFont.truetype(found[1], size, index=int(found[2] or 0))
+    return ImageFont.truetype(found[0], size, index=int(found[1] or 0))
 
 
 def write_png(sheet: Sheet, path: Path) -> Path:
     """Write the picture; return its absolute path. Tips whose script no font here can draw are left to the page."""
-    rows = -(-len(sheet.cards) // _COLUMNS)
-    width, height = _COLUMNS * _CARD[0] + 24, rows * _CARD[1] + 96
+    rows, columns = -(-len(sheet.cards) // _COLUMNS), min(len(sheet.cards), _COLUMNS)
+    width, height = max(columns, 3) * _CARD[0] + 24, rows * _CARD[1] + 96
     picture = Image.new("RGB", (width, height), "#f6f5f2")
     draw = ImageDraw.Draw(picture)
     draw.text((24, 20), _TITLE, fill="#222222", font=ImageFont.load_default(28))
@@ -145,7 +145,7 @@ def _draw_card(
     draw.text((left + 16, top + 11), label, fill="#111111", font=ImageFont.load_default(19))
     draw.text((left, top + THUMB[1] + 8), card.listing[:30], fill="#222222", font=ImageFont.load_default(15))
     words, font = (card.problem[:180], ImageFont.load_default(14)) if card.problem else (" ".join(card.tips), tips_font)
-    if font is None:
+    if font is None and card.tips:
         words, font = "(tips: see the HTML page)", ImageFont.load_default(14)
     lines = textwrap.wrap(words, 34 if words.isascii() else 17)[:8]
     draw.multiline_text((left, top + THUMB[1] + 30), "\n".join(lines), fill="#555555", font=font, spacing=3)

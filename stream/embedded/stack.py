@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -26,7 +25,7 @@ class EmbeddedStack:
         self.settings = settings
         self.kafka = EmbeddedKafka([t.topic for t in topics(settings)]) if kafka and not settings.kafka else None
         self.redis = EmbeddedRedis() if redis and not settings.redis else None
-        self.triton = EmbeddedTriton() if triton and not settings.triton else None
+        self.triton = EmbeddedTriton(settings.max_pixels) if triton and not settings.triton else None
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
@@ -50,7 +49,3 @@ class EmbeddedStack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exit.close()
-
-    def on_exit(self, callback: Callable[[], object]) -> None:
-        """Run `callback` before the servers stop."""
-        self._exit.callback(callback)

@@ -43,8 +43,9 @@ def _check_libpython() -> None:
 class EmbeddedTriton(Server):
     name = "triton"
 
-    def __init__(self, repository: Path = REPOSITORY) -> None:
+    def __init__(self, max_pixels: int = 50_000_000, repository: Path = REPOSITORY) -> None:
         super().__init__()
+        self.max_pixels = max_pixels
         self.repository = repository
         self.grpc_port, self.http_port, self.metrics_port = free_port(), free_port(), free_port()
         self.address = f"127.0.0.1:{self.grpc_port}"
@@ -88,6 +89,7 @@ class EmbeddedTriton(Server):
         env = super().environment()
         libraries = [str(_pytriton().parent / "nvidia_pytriton.libs"), sysconfig.get_config_var("LIBDIR") or ""]
         env["LD_LIBRARY_PATH"] = os.pathsep.join([*libraries, env.get("LD_LIBRARY_PATH", "")]).strip(os.pathsep)
+        env["IMAGE_SCORE_MAX_PIXELS"] = str(self.max_pixels)  # the model's own limit is the scorer's
         # The stub runs the first python on PATH: ours, with our packages.
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
         return env
