@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from schemas import dead_letter, image_score, listing_event, seller_hint
 from schemas.base import describe
 from stream.errors import SettingsError
 
@@ -35,10 +36,10 @@ class Settings(BaseSettings):
     triton_ssl_cert: str = Field("", description="PEM file of the client certificate, for mutual TLS")
     triton_ssl_key: str = Field("", description="PEM file of the client key, for mutual TLS")
 
-    events_topic: str = "listing.events"
-    scores_topic: str = "image.scores"
-    hints_topic: str = "seller.hints"
-    dlq_topic: str = "listing.events.dlq"
+    events_topic: str = listing_event.TOPIC
+    scores_topic: str = image_score.TOPIC
+    hints_topic: str = seller_hint.TOPIC
+    dlq_topic: str = dead_letter.TOPIC
     partitions: int = Field(12, ge=1, le=1000, description="partitions of the topics that `topics create` makes")
     replication: int = Field(1, ge=1, le=10, description="replication factor of those topics")
     scorer_group: str = Field("image-score-scorer", description="consumer group of the scorer")

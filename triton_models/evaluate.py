@@ -15,7 +15,6 @@ from sklearn.metrics import average_precision_score
 from schemas.vocabulary import ASPECTS, ISSUES
 
 RESAMPLES = 2000
-PRECISION_FOR_TIPS = 0.7
 
 Floats = NDArray[np.floating[Any]]
 
