@@ -44,7 +44,7 @@ model: ## train the model again from LABELS and PHOTOS; installs torch into .ven
 	@test -n "$(LABELS)" -a -n "$(PHOTOS)" || { echo "make: give LABELS=folder PHOTOS=folder" >&2; exit 1; }
 	@test -d .venv-train || $(PYTHON) -m venv .venv-train
 	@.venv-train/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/train.txt
-	PYTHONPATH=. .venv-train/bin/python -m triton_models.train --photos "$(PHOTOS)" --labels "$(LABELS)"
+	PYTHONPATH=. .venv-train/bin/python -m triton_models.train --photos "$(PHOTOS)" --labels "$(LABELS)" $(ARGS)
 
 PIN = .venv-pin/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-annotate --no-header
