@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -170,3 +171,8 @@ def cmdline(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def interruptible() -> None:
+    """For a child's preexec_fn: where the tests run in the background, SIGINT is ignored and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -16,7 +16,7 @@ import redis
 from schemas import ListingEvent, RedisRecord, record_key
 from stream.settings import Settings, environment
 from tests.examples import EVENT, image_score
-from tests.pipeline import Pipeline, isolated, listing_id
+from tests.pipeline import Pipeline, interruptible, isolated, listing_id
 
 IMAGE_SCORE = [sys.executable, "-m", "stream.cli"]
 COMMANDS = ["demo", "up", "score", "worker", "hints", "publish", "get", "topics create", "schemas export", "config"]
@@ -143,7 +143,10 @@ def test_schemas_are_exported_to_a_folder(tmp_path: Path) -> None:
 
 def test_up_prints_addresses_and_ends_in_order_on_ctrl_c() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream.cli", "up"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "stream.cli", "up"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=interruptible,
     )
     assert process.stdout is not None
     lines = [process.stdout.readline().decode() for _ in range(3)]

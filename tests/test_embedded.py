@@ -15,7 +15,7 @@ from stream.embedded import EmbeddedStack
 from stream.embedded.triton import EmbeddedTriton
 from stream.errors import EmbeddedError
 from stream.settings import load
-from tests.pipeline import cmdline, wait_for
+from tests.pipeline import cmdline, interruptible, wait_for
 
 PARENT = """
 import time
@@ -30,7 +30,9 @@ with EmbeddedStack(load()) as stack:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_servers_and_their_files_go_with_the_parent(number: signal.Signals) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=interruptible
+    )
     assert parent.stdout is not None
     servers = [parent.stdout.readline().decode().split() for _ in range(3)]
     assert all(Path(f"/proc/{pid}").exists() and Path(folder).exists() for pid, folder, _ in servers)
