@@ -117,7 +117,8 @@ class TritonModel:
     async def _drain(self) -> None:
         """One of the lanes to Triton: sends what waits, as much as fits in a request, until nothing does."""
         while self._waiting:
-            batch, size = [self._waiting.popleft()], 0
+            batch = [self._waiting.popleft()]
+            size = len(batch[0][0])
             while self._waiting and len(batch) < self._max_batch and size < _REQUEST_BYTES:
                 batch.append(self._waiting.popleft())
                 size += len(batch[-1][0])

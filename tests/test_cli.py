@@ -25,7 +25,7 @@ COMMANDS = ["demo", "up", "score", "worker", "hints", "publish", "get", "topics 
 def run(*arguments: str, settings: Settings | None = None, stdin: bytes = b"", **variables: str) -> Any:
     env = {**os.environ, **(environment(settings) if settings else {}), **variables}
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments],
+        [*IMAGE_SCORE, *arguments],
         input=stdin,
         capture_output=True,
         env=env,
@@ -143,7 +143,7 @@ def test_schemas_are_exported_to_a_folder(tmp_path: Path) -> None:
 
 def test_up_prints_addresses_and_ends_in_order_on_ctrl_c() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream.cli", "up"],
+        [*IMAGE_SCORE, "up"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=interruptible,

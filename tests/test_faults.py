@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas import ImageScore, SellerHint
+from schemas import ImageScore, SellerHint, record_key
 from stream.demo.process import PipelineProcess
 from stream.embedded import EmbeddedStack
-from stream.embedded.server import Server
+from stream.embedded.server import Server, children
 from stream.publish import event_of, publish
 from tests.photo_host import PhotoHost
 from tests.pipeline import Pipeline, cmdline, committed, listing_id, wait_for
@@ -30,12 +30,18 @@ def own_pipeline(stack: EmbeddedStack, host: PhotoHost) -> Iterator[Pipeline]:
         yield pipeline
 
 
+def publish_many(pipeline: Pipeline) -> list[str]:
+    """Publish listings of one photo each; return their ids."""
+    listings = [listing_id() for _ in range(LISTINGS)]
+    events = [event_of(listing, [pipeline.host.good]) for listing in listings]
+    publish(pipeline.settings, events, on_delivery=lambda: None)
+    return listings
+
+
 def run_with_fault(pipeline: Pipeline, fault: Callable[[], None]) -> None:
     """Publish many listings, inject the fault when some are scored, and check that all come through."""
     pipeline.start("worker")
-    listings = [listing_id("fault") for _ in range(LISTINGS)]
-    events = [event_of(listing, [pipeline.host.good]) for listing in listings]
-    publish(pipeline.settings, events, on_delivery=lambda: None)
+    listings = publish_many(pipeline)
     wait_for(lambda: count(pipeline, listings) >= 20, "first records")
     fault()
     left = LISTINGS - count(pipeline, listings)
@@ -46,7 +52,7 @@ def run_with_fault(pipeline: Pipeline, fault: Callable[[], None]) -> None:
 
 
 def count(pipeline: Pipeline, listings: list[str]) -> int:
-    return sum(value is not None for value in pipeline.redis.mget([f"image_score:{{{x}}}" for x in listings]))
+    return sum(value is not None for value in pipeline.redis.mget([record_key(listing) for listing in listings]))
 
 
 def scored(pipeline: Pipeline) -> set[str]:
@@ -55,10 +61,10 @@ def scored(pipeline: Pipeline) -> set[str]:
 
 def killed(server: Server) -> None:
     """Kill a server without warning, and start it again."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    left_behind = children(server.pid)
     os.kill(server.pid, signal.SIGKILL)
     server.restart()
-    for pid in children:
+    for pid in left_behind:
         wait_for(lambda pid=pid: not cmdline(Path(f"/proc/{pid}/cmdline")), f"end of its child {pid}", 5)  # type: ignore[misc]
 
 
@@ -111,9 +117,7 @@ def test_a_second_scorer_joins_and_the_first_leaves(own_pipeline: Pipeline) -> N
 def test_hints_app_is_killed_and_started_again(own_pipeline: Pipeline) -> None:
     """Every listing gets its hint; one that comes twice has the same id."""
     own_pipeline.start("worker", "hints")
-    listings = [listing_id("hint") for _ in range(LISTINGS)]
-    events = [event_of(listing, [own_pipeline.host.good]) for listing in listings]
-    publish(own_pipeline.settings, events, on_delivery=lambda: None)
+    listings = publish_many(own_pipeline)
     wait_for(lambda: len(hinted(own_pipeline)) >= 20, "first hints")
     os.kill(own_pipeline.processes["hints"].pid, signal.SIGKILL)
     own_pipeline.processes["hints"].stop()
@@ -135,9 +139,7 @@ def hinted(pipeline: Pipeline) -> dict[str, set[uuid.UUID]]:
 def test_scorer_drains_and_commits_when_it_is_told_to_stop(own_pipeline: Pipeline) -> None:
     """After SIGTERM, every record in Redis has its offset committed: nothing is scored twice."""
     own_pipeline.start("worker")
-    listings = [listing_id("drain") for _ in range(LISTINGS)]
-    events = [event_of(listing, [own_pipeline.host.good]) for listing in listings]
-    publish(own_pipeline.settings, events, on_delivery=lambda: None)
+    listings = publish_many(own_pipeline)
     wait_for(lambda: count(own_pipeline, listings) >= 20, "first records")
     own_pipeline.processes["worker"].stop(keep_files=True)
     done = count(own_pipeline, listings)

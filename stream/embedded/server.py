@@ -28,6 +28,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def children(pid: int) -> list[int]:
+    """Return the process ids of a process's children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class Server(ABC):
     """One real server as a child process. `start` does not wait; `wait_ready` does."""
 
@@ -56,8 +61,7 @@ class Server(ABC):
     def pid(self) -> int:
         """The server's own process id (not its guard's)."""
         assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
-        return int(children.split()[0])
+        return children(self._process.pid)[0]
 
     def start(self) -> None:
         """Start the process; `folder` is made, and goes when the process is stopped or its parent ends."""

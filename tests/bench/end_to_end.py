@@ -39,7 +39,7 @@ from stream.demo.photo_store import PhotoStore
 from stream.demo.process import PipelineProcess
 from stream.demo.samples import draw_samples
 from stream.embedded import EmbeddedStack
-from stream.embedded.server import Server
+from stream.embedded.server import Server, children
 from stream.kafka import client_config
 from stream.publish import event_of
 from stream.settings import Settings, load
@@ -142,7 +142,7 @@ def cpu_seconds(server: Server) -> float:
         pid = pids.pop()
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        pids += children(pid)
     return total
 
 
