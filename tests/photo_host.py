@@ -56,6 +56,7 @@ class PhotoHost:
         app.router.add_get("/files/{name}", self._file)
         app.router.add_get("/status/{status}", self._status)
         app.router.add_get("/flaky/{name}", self._flaky)
+        app.router.add_get("/late/{name}", self._late)
         app.router.add_get("/redirect", self._redirect)
         app.router.add_get("/loop", self._redirect_loop)
         app.router.add_get("/endless", self._endless)
@@ -86,6 +87,11 @@ class PhotoHost:
         """Answer 503 to the first request for each path, the file afterwards."""
         if self.requests[request.path] == 1:
             return web.Response(status=503)
+        return await self._file(request)
+
+    async def _late(self, request: web.Request) -> web.Response:
+        """Answer after a second, so that a test knows how many a scorer can do in a given time."""
+        await asyncio.sleep(1)
         return await self._file(request)
 
     async def _redirect(self, request: web.Request) -> web.Response:

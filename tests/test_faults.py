@@ -24,8 +24,9 @@ LISTINGS = 300
 
 @pytest.fixture
 def own_pipeline(stack: EmbeddedStack, host: PhotoHost) -> Iterator[Pipeline]:
-    """A scorer of the test's own, with few listings in flight, so that a fault hits in mid-run."""
-    settings = stack.settings.model_copy(update={"fetch_allow": (host.address,), "listings_in_flight": 40})
+    """A scorer of the test's own. With 40 listings in flight and photos that take a second, faults hit in mid-run."""
+    few = {"listings_in_flight": 40, "fetches_per_host": 64}
+    settings = stack.settings.model_copy(update={"fetch_allow": (host.address,), **few})
     with Pipeline(settings, host) as pipeline:
         yield pipeline
 
@@ -33,7 +34,7 @@ def own_pipeline(stack: EmbeddedStack, host: PhotoHost) -> Iterator[Pipeline]:
 def publish_many(pipeline: Pipeline) -> list[str]:
     """Publish listings of one photo each; return their ids."""
     listings = [listing_id() for _ in range(LISTINGS)]
-    events = [event_of(listing, [pipeline.host.good]) for listing in listings]
+    events = [event_of(listing, [pipeline.host.url("late/good.jpg")]) for listing in listings]
     publish(pipeline.settings, events, on_delivery=lambda: None)
     return listings
 
