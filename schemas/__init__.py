@@ -3,6 +3,8 @@
 | module          | topic or key                    | written by       |
 |-----------------|---------------------------------|------------------|
 | `listing_event` | `listing.events`                | the marketplace  |
+|                 | `listing.events.retry`          | the scorer       |
+|                 | `listing.events.backfill`       | `backfill`       |
 | `image_score`   | `image.scores` (compacted)      | the scorer       |
 | `redis_record`  | Redis `image_score:{<listing>}` | the scorer       |
 | `dead_letter`   | `listing.events.dlq`            | the scorer       |
@@ -12,7 +14,7 @@
 """
 
 from schemas.base import Message, MessageError
-from schemas.dead_letter import DeadLetter, DeadLetterType, Stage
+from schemas.dead_letter import DeadLetter, DeadLetterType, FailedAttempt, Stage
 from schemas.image_score import FailedPhoto, ImageScore, PhotoError, PhotoErrorType, ScoredPhoto
 from schemas.listing_event import ListingEvent, ListingEventType, ListingPhoto
 from schemas.redis_record import RedisRecord, record_key, tombstone_key
@@ -29,6 +31,7 @@ __all__ = [
     "Aspect",
     "DeadLetter",
     "DeadLetterType",
+    "FailedAttempt",
     "FailedPhoto",
     "ImageScore",
     "Issue",

@@ -27,6 +27,13 @@ class Stage(StrEnum):
     UNKNOWN = "unknown"
 
 
+class FailedAttempt(Message):
+    """One try that failed."""
+
+    at: Timestamp
+    message: str = Field(max_length=500)
+
+
 class DeadLetter(Message):
     """Everything needed to understand the failure and to replay the record.
 
@@ -37,6 +44,8 @@ class DeadLetter(Message):
     message: str = Field(max_length=8000)
     stage: Stage
     attempts: int = Field(ge=1)
+    history: tuple[FailedAttempt, ...] = ()
+    """Each try that failed, oldest first, in place and through the retry topic."""
     photos: tuple[FailedPhoto, ...] = Field(default=(), max_length=MAX_PHOTOS)
     topic: str
     partition: int = Field(ge=0)

@@ -11,6 +11,10 @@ from pydantic import AnyUrl, Field, UrlConstraints, model_validator
 from schemas.base import Identifier, Locale, Message, Timestamp, Version
 
 TOPIC = "listing.events"
+RETRY_TOPIC = "listing.events.retry"
+"""Events whose photos could not be had, as they were; in headers, when they are tried again and what went wrong."""
+BACKFILL_TOPIC = "listing.events.backfill"
+"""Events that are scored again, without delaying new ones."""
 MAX_PHOTOS = 20
 
 PhotoUrl = Annotated[AnyUrl, UrlConstraints(max_length=2048, allowed_schemes=["http", "https"])]

@@ -64,7 +64,9 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except ImageScoreError as error:
-            raise click.ClickException(str(error)) from None
+            shown = click.ClickException(str(error))
+            shown.exit_code = error.exit_code
+            raise shown from None
 
 
 def _examples(group: click.Group) -> list[str]:
@@ -168,7 +170,7 @@ def worker(**options: Any) -> None:
 
 
 @main.command(epilog=example("image-score hints --kafka broker:9092"))
-@settings_options("kafka", "hints_", "scores_", "tip_", "cover_")
+@settings_options("kafka", "hints_", "scores_", "delivery", "tip_", "cover_")
 def hints(**options: Any) -> None:
     """Turn scores into seller hints (a Faust app) until SIGTERM."""
     from stream.hints import run
@@ -215,7 +217,17 @@ def topics() -> None:
 
 
 @topics.command("create", epilog=example("image-score topics create --kafka broker:9092 --replication 3"))
-@settings_options("kafka", "events_topic", "scores_topic", "hints_", "dlq_", "partitions", "replication")
+@settings_options(
+    "kafka",
+    "events_topic",
+    "retry_topic",
+    "backfill_topic",
+    "scores_topic",
+    "hints_",
+    "dlq_",
+    "partitions",
+    "replication",
+)
 def create(**options: Any) -> None:
     """Create the topics that are not there yet."""
     from stream.kafka import check, create_topics

@@ -18,6 +18,7 @@ from yarl import URL
 from schemas import ListingPhoto, PhotoErrorType
 from stream.address import CheckedResolver, HostPolicy, RefusedAddress
 from stream.budget import ByteBudget
+from stream.consumer import waiting
 from stream.errors import PhotoRejected, PhotoUnavailable
 from stream.settings import Settings
 
@@ -64,7 +65,8 @@ class PhotoFetcher:
         Raises:
             PhotoRejected: for good, or still not to be had after `fetch_attempts` tries.
         """
-        data, held = await self._with_retries(photo)
+        with waiting(f"photo {photo.photo_id} from {photo.url.host}"):
+            data, held = await self._with_retries(photo)
         try:
             yield data
         finally:

@@ -59,6 +59,7 @@ def make_app(settings: Settings, folder: str) -> faust.App:
         producer_linger=_LINGER_S,
         consumer_auto_offset_reset="earliest",
         stream_wait_empty=False,
+        processing_guarantee=settings.delivery,
     )
     scores = app.topic(settings.scores_topic, key_type=bytes, value_type=bytes)
     hints = app.topic(settings.hints_topic, key_type=bytes, value_type=bytes)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import io
 import struct
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc
 import numpy as np
-from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_random_exponential
+from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from schemas import ASPECTS, ISSUES, Aspect, Issue, PhotoErrorType
+from stream.consumer import CircuitBreaker, waiting
 from stream.errors import DependencyError, PhotoRejected, ServiceUnavailable, SettingsError
-from stream.log import log
 from stream.settings import Settings
 
 _OUTPUTS = ("SCORE", "CLASS_PROBS", "ASPECTS", "ISSUES")  # 1, 5, 6 and 20 floats
@@ -26,6 +27,7 @@ _LENGTH = struct.Struct("<I")
 _REQUEST_BYTES = 4 * 2**20
 """No photo is added to a request that has this many bytes."""
 _DOES_NOT_DECODE = "photo does not decode"
+_OUTAGES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class TritonModel:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.breaker = CircuitBreaker(f"Triton at {settings.triton}", (ServiceUnavailable,))
         self._waiting: deque[_Waiting] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
         self._max_batch = self._max_lanes = 1
@@ -112,7 +115,8 @@ class TritonModel:
             lane = asyncio.create_task(self._drain())
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)
-        return await done
+        with waiting("Triton"):
+            return await done
 
     async def _drain(self) -> None:
         """One of the lanes to Triton: sends what waits, as much as fits in a request, until nothing does."""
@@ -129,7 +133,7 @@ class TritonModel:
         if not batch:
             return
         try:
-            predictions = await self._infer_until_back([photo for photo, _ in batch])
+            predictions = await self.breaker.call(partial(self._infer, [photo for photo, _ in batch]))
         except Exception as error:
             if isinstance(error, PhotoRejected) and len(batch) > 1:
                 await asyncio.gather(*(self._answer([item]) for item in batch))
@@ -142,13 +146,28 @@ class TritonModel:
             if not done.done():
                 done.set_result(prediction)
 
-    async def _infer_until_back(self, photos: list[bytes]) -> list[Prediction]:
-        try:
-            return await self._infer(photos)
-        except ServiceUnavailable:
-            return await _until_back(self._infer)(photos)
-
     async def _infer(self, photos: list[bytes]) -> list[Prediction]:
+        try:
+            return await self._ask(photos)
+        except grpc.aio.AioRpcError as error:
+            details = error.details() or ""
+            if _DOES_NOT_DECODE in details:
+                raise PhotoRejected(PhotoErrorType.UNREADABLE, f"{details}: upload the photo again") from None
+            if error.code() not in _OUTAGES and await self._answers():
+                # One photo that the model always fails on must not look like an outage to all the others.
+                message = f"the model fails on this photo ({error.code().name} {details}): upload another one"
+                raise PhotoRejected(PhotoErrorType.UNREADABLE, message) from None
+            raise ServiceUnavailable(f"{error.code().name} {details}") from None
+
+    async def _answers(self) -> bool:
+        """Whether the model scores a photo that is known to be good."""
+        try:
+            await self._ask([_KNOWN_GOOD])
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    async def _ask(self, photos: list[bytes]) -> list[Prediction]:
         shape = [len(photos), 1]
         request = service_pb2.ModelInferRequest(
             model_name=self._settings.model,
@@ -156,22 +175,19 @@ class TritonModel:
             outputs=self._outputs,
             raw_input_contents=[b"".join(part for photo in photos for part in (_LENGTH.pack(len(photo)), photo))],
         )
-        try:
-            answer = await self._stub.ModelInfer(request, timeout=self._settings.infer_timeout_s)
-        except grpc.aio.AioRpcError as error:
-            details = error.details() or ""
-            if _DOES_NOT_DECODE in details:
-                message = f"{details}: upload the photo again"
-                raise PhotoRejected(PhotoErrorType.UNREADABLE, message) from None
-            raise ServiceUnavailable(f"Triton at {self._settings.triton}: {error.code().name} {details}") from None
+        if self._settings.infer_priority:
+            request.parameters["priority"].uint64_param = self._settings.infer_priority
+        answer = await self._stub.ModelInfer(request, timeout=self._settings.infer_timeout_s)
         return _parse(answer, len(photos))
 
 
-_until_back = retry(
-    retry=retry_if_exception_type(ServiceUnavailable),
-    wait=wait_random_exponential(multiplier=0.1, max=2),
-    before_sleep=before_sleep_log(log, logging.WARNING),
-)
+def _small_photo() -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), (120, 140, 160)).save(data, "JPEG")
+    return data.getvalue()
+
+
+_KNOWN_GOOD = _small_photo()
 
 
 def _pem(path: str) -> bytes | None:

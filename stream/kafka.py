@@ -1,12 +1,10 @@
-"""Kafka clients: connection settings, a producer whose deliveries can be awaited, and topics."""
+"""Kafka: connection settings, a check, and the topics."""
 
 from __future__ import annotations
 
-import asyncio
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -14,7 +12,6 @@ from stream.errors import DependencyError, ImageScoreError
 from stream.log import log
 from stream.settings import Settings
 
-_POLL_S = 0.01
 MAX_LETTER_BYTES = 4 * 2**20
 """Largest record that we produce; `topics create` gives the dead-letter topic room for it."""
 
@@ -58,73 +55,12 @@ def check(settings: Settings, timeout_s: float = 10.0) -> None:
         raise DependencyError(message) from None
 
 
-class EventProducer:
-    """An idempotent producer for an event loop: `send` returns when the brokers hold the record."""
-
-    def __init__(self, settings: Settings) -> None:
-        extra = {
-            "enable.idempotence": True,
-            # Search reads Redis, which was written before: here whole batches matter more than milliseconds.
-            "linger.ms": 50,
-            "compression.type": "lz4",
-            "message.max.bytes": MAX_LETTER_BYTES,
-            # An outage is waited out: the offset is not committed until the record is held.
-            "message.timeout.ms": 0,
-        }
-        self._producer = Producer(client_config(settings) | extra)
-        self._poller: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._poller:
-            self._poller.cancel()
-        await asyncio.to_thread(self._producer.flush, 10)
-
-    async def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
-        """Produce one record (a value of None is a tombstone) and wait for its delivery.
-
-        Raises:
-            KafkaException: the brokers refuse the record, for example because it is too large.
-        """
-        delivered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def report(error: KafkaError | None, _: Message) -> None:
-            if delivered.done():
-                return
-            if error is None:
-                delivered.set_result(None)
-            else:
-                delivered.set_exception(KafkaException(error))
-
-        while True:
-            try:
-                self._producer.produce(topic, key=key, value=value, on_delivery=report)
-                break
-            except BufferError:  # the queue is full: wait for deliveries
-                await asyncio.sleep(_POLL_S)
-                self._producer.poll(0)
-        if self._poller is None:
-            self._poller = asyncio.create_task(self._poll())
-        await delivered
-
-    async def _poll(self) -> None:
-        """Serve delivery reports in the event loop while records are under way."""
-        try:
-            while len(self._producer):
-                self._producer.poll(0)
-                await asyncio.sleep(_POLL_S)
-        finally:
-            self._poller = None
-
-
 def topics(settings: Settings) -> list[NewTopic]:
     """Return the topics of the pipeline, as `topics create` makes them."""
     configs: dict[str, dict[str, str]] = {
         settings.events_topic: {},
+        settings.retry_topic: {},
+        settings.backfill_topic: {},
         settings.scores_topic: {"cleanup.policy": "compact"},
         settings.hints_topic: {},
         settings.dlq_topic: {"max.message.bytes": str(MAX_LETTER_BYTES)},

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from confluent_kafka import KafkaError, KafkaException
-
 from schemas import (
     DeadLetter,
     DeadLetterType,
+    FailedAttempt,
     FailedPhoto,
     ImageScore,
     ListingEvent,
@@ -26,15 +26,18 @@ from schemas import (
     Stage,
 )
 from schemas.image_score import AnsweredEvent, ModelInfo, Timings, listing_score
-from stream.consumer import Record
+from stream.consumer import Failed, Output, Record
 from stream.errors import PhotoRejected
 from stream.fetch import PhotoFetcher
 from stream.inference import TritonModel
-from stream.kafka import EventProducer
+from stream.kafka import MAX_LETTER_BYTES
 from stream.log import log
 from stream.photo import check_header
 from stream.settings import Settings
 from stream.store import RecordStore
+
+_OVERHEAD = 1024
+"""Bytes that Kafka adds to a record, at most."""
 
 
 class Outcome(StrEnum):
@@ -46,11 +49,11 @@ class Outcome(StrEnum):
     DEAD_LETTER = "dead_letter"
 
 
-class EventFailed(Exception):
-    """The event becomes a dead letter."""
+class EventFailed(Failed):
+    """The event becomes a dead letter; if a photo may be there later, it is tried again first."""
 
     def __init__(self, type: DeadLetterType, stage: Stage, message: str, photos: tuple[FailedPhoto, ...] = ()) -> None:
-        super().__init__(message)
+        super().__init__(message, passing=any(miss.error.type is PhotoErrorType.UNAVAILABLE for miss in photos))
         self.type, self.stage, self.photos = type, stage, photos
 
 
@@ -63,57 +66,76 @@ class _PhotoResult:
 
 
 class Scorer:
-    """Handles listing events; all effects of an event are done when `handle` returns."""
+    """Handles listing events.
+
+    With `skip_old`, an event older than the listing's record is skipped before its photos are fetched, which costs
+    every event a round trip: worth it when many are old.
+    """
 
     def __init__(
-        self,
-        settings: Settings,
-        fetcher: PhotoFetcher,
-        model: TritonModel,
-        store: RecordStore,
-        producer: EventProducer,
+        self, settings: Settings, fetcher: PhotoFetcher, model: TritonModel, store: RecordStore, skip_old: bool = False
     ) -> None:
         self._settings = settings
         self._fetcher = fetcher
         self._model = model
         self._store = store
-        self._producer = producer
+        self._skip_old = skip_old
+        # An answer of Redis is as good as new for this long. What is produced later than that, by a scorer that was
+        # suspended, say, might hide the score that another one has produced since.
+        self._fresh_s = settings.session_timeout_s / 4
         self.outcomes: Counter[Outcome] = Counter()
 
-    async def handle(self, record: Record) -> None:
-        """Bring one record of `listing.events` to its end, and count it."""
+    def hold(self) -> str:
+        """Return why no event is to be started just now; empty: nothing speaks against it."""
+        for breaker in (self._store.breaker, self._model.breaker):
+            if breaker.is_open:
+                return f"{breaker.name} is away"
+        return "photos hold all the memory they may" if self._fetcher.budget.exhausted else ""
+
+    async def handle(self, record: Record) -> Sequence[Output]:
+        """Write what the record says to Redis, count it, and return what to produce.
+
+        Raises:
+            EventFailed: it becomes a dead letter.
+        """
         try:
-            outcome = await self._answer(record)
-        except EventFailed as failure:
-            await self._bury(record, failure)
-            outcome = Outcome.DEAD_LETTER
-        except KafkaException:
-            raise  # nowhere to put a dead letter either
+            outcome, outputs = await self._answer(record)
+        except EventFailed:
+            raise
         except Exception as error:
             # A fault of ours that one record brings out must not stop all the others.
-            log.exception("unexpected error at %s[%d]@%d", record.topic, record.partition, record.offset)
+            log.exception("unexpected error at %s", record)
             text = f"{type(error).__name__}: {error}: see the scorer's log, then replay"
-            await self._bury(record, EventFailed(DeadLetterType.UNEXPECTED, Stage.UNKNOWN, text))
-            outcome = Outcome.DEAD_LETTER
+            raise EventFailed(DeadLetterType.UNEXPECTED, Stage.UNKNOWN, text) from None
         self.outcomes[outcome] += 1
+        return outputs
 
-    async def _answer(self, record: Record) -> Outcome:
+    async def _answer(self, record: Record) -> tuple[Outcome, Sequence[Output]]:
         started = time.perf_counter()
         event = validate(record)
+        key = event.listing_id.encode()
         if event.type is ListingEventType.DELETED:
-            return await self._delete(event)
+            if await self._write(event, None):
+                return Outcome.DELETED, [Output(self._settings.scores_topic, key, None)]
+            return Outcome.STALE, ()
+        if self._skip_old and await self._store.is_newer(event.listing_id, event.version):
+            return Outcome.STALE, ()
         results = await asyncio.gather(*(self._score_photo(photo) for photo in event.photos))
         score = self._combine(event, results, started)
-        if not await self._store.put(event.listing_id, RedisRecord.of(score)):
-            return Outcome.STALE
-        await self._producer.send(self._settings.scores_topic, event.listing_id.encode(), score.to_json())
-        return Outcome.SCORED
+        if await self._write(event, RedisRecord.of(score)):
+            return Outcome.SCORED, [Output(self._settings.scores_topic, key, score.to_json())]
+        return Outcome.STALE, ()
 
-    async def _delete(self, event: ListingEvent) -> Outcome:
-        if not await self._store.delete(event.listing_id, event.version):
-            return Outcome.STALE
-        await self._producer.send(self._settings.scores_topic, event.listing_id.encode(), None)
-        return Outcome.DELETED
+    async def _write(self, event: ListingEvent, value: RedisRecord | None) -> bool:
+        """Put or delete the record; return False when Redis holds a newer version of the listing."""
+        while True:
+            asked = time.monotonic()
+            if value is None:
+                applied = await self._store.delete(event.listing_id, event.version)
+            else:
+                applied = await self._store.put(event.listing_id, value)
+            if time.monotonic() - asked < self._fresh_s:
+                return applied
 
     async def _score_photo(self, photo: ListingPhoto) -> _PhotoResult:
         started = fetched = time.perf_counter()
@@ -169,13 +191,18 @@ class Scorer:
             scored_at=datetime.now(UTC),
         )
 
-    async def _bury(self, record: Record, failure: EventFailed) -> None:
-        """Produce the dead letter; one too large for the brokers goes without the record's bytes."""
+    def dead_letter(self, record: Record, failure: Failed) -> Output:
+        """Count a record that cannot be scored and return its dead letter; a huge one goes without its bytes."""
+        assert isinstance(failure, EventFailed)
+        tries = max([miss.error.attempts for miss in failure.photos], default=1)
         letter = DeadLetter(
             type=failure.type,
             message=str(failure)[:8000],
             stage=failure.stage,
-            attempts=max([miss.error.attempts for miss in failure.photos], default=1),
+            attempts=max(tries, len(record.attempts)),
+            history=tuple(
+                FailedAttempt(at=datetime.fromtimestamp(at, UTC), message=error) for at, error in record.attempts
+            ),
             photos=failure.photos,
             topic=record.topic,
             partition=record.partition,
@@ -185,16 +212,12 @@ class Scorer:
             value=record.value,
             failed_at=datetime.now(UTC),
         )
-        log.warning(
-            "dead letter: %s at %s[%d]@%d: %s", failure.type, letter.topic, letter.partition, letter.offset, failure
-        )
-        try:
-            await self._producer.send(self._settings.dlq_topic, record.key, letter.to_json())
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
-                raise
-            slim = letter.model_copy(update={"value": None, "headers": ()})
-            await self._producer.send(self._settings.dlq_topic, record.key, slim.to_json())
+        log.warning("dead letter: %s at %s: %s", failure.type, record, failure)
+        data = letter.to_json()
+        if len(data) + len(record.key or b"") > MAX_LETTER_BYTES - _OVERHEAD:
+            data = letter.model_copy(update={"value": None, "headers": ()}).to_json()
+        self.outcomes[Outcome.DEAD_LETTER] += 1
+        return Output(self._settings.dlq_topic, record.key, data)
 
 
 def validate(record: Record) -> ListingEvent:

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas import dead_letter, image_score, listing_event, seller_hint
 from schemas.base import describe
+from schemas.listing_event import BACKFILL_TOPIC, RETRY_TOPIC
 from stream.errors import SettingsError
 
 ENV_PREFIX = "IMAGE_SCORE_"
@@ -40,13 +41,38 @@ class Settings(BaseSettings):
     scores_topic: str = image_score.TOPIC
     hints_topic: str = seller_hint.TOPIC
     dlq_topic: str = dead_letter.TOPIC
+    retry_topic: str = RETRY_TOPIC
+    backfill_topic: str = BACKFILL_TOPIC
     partitions: int = Field(12, ge=1, le=1000, description="partitions of the topics that `topics create` makes")
     replication: int = Field(1, ge=1, le=10, description="replication factor of those topics")
     scorer_group: str = Field("image-score-scorer", description="consumer group of the scorer")
     hints_group: str = Field("image-score-hints", description="consumer group of the hints app, its Faust id")
 
+    delivery: Literal["at_least_once", "exactly_once"] = Field(
+        "at_least_once", description="exactly_once: scores, hints and offsets in Kafka transactions"
+    )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic", description="consumer: KIP-848, for brokers from 4.0 on"
+    )
+    instance: str = Field("", description="a scorer's own name that stays over restarts: static membership")
+    session_timeout_s: float = Field(10.0, ge=1, le=300, description="a scorer that is silent for this long is gone")
+    revoke_timeout_s: float = Field(5.0, gt=0, description="time for what is in flight of a partition that moves away")
+    retry_delays_s: Annotated[tuple[float, ...], NoDecode] = Field(
+        (5.0, 30.0, 120.0), description="waits of an event whose photos are not to be had, comma-separated"
+    )
+    dead_letter_share: float = Field(
+        0.5, gt=0, le=1, description="the scorer stops when more of the last events became dead letters"
+    )
+    dead_letter_window: int = Field(500, ge=1, description="how many events that share is taken of")
+    stuck_after_s: float = Field(
+        60.0, gt=0, description="an event in flight for longer is logged with what it waits for"
+    )
+    health_port: int = Field(0, ge=0, le=65535, description="port of /livez and /readyz; 0: none")
+    events_per_s: float = Field(0.0, ge=0, description="listings a scorer starts a second; 0: no limit")
+
     model: str = Field("image_score", description="name of the model at Triton")
     inferences: int = Field(64, ge=1, le=1024, description="photos at Triton at once")
+    infer_priority: int = Field(0, ge=0, le=2, description="priority at Triton: 1 first, 2 for a backfill, 0 unset")
     infer_timeout_s: float = Field(10.0, gt=0, description="one inference, before it is tried again")
 
     listings_in_flight: int = Field(512, ge=1, le=100_000, description="listings a scorer works on at once")
@@ -80,6 +106,11 @@ class Settings(BaseSettings):
             return tuple(host.strip().lower() for host in value.split(",") if host.strip())
         return value
 
+    @field_validator("retry_delays_s", mode="before")
+    @classmethod
+    def _split_numbers(cls, value: object) -> object:
+        return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
 
 def load(**overrides: Any) -> Settings:
     """Return the settings, with `overrides` (those not None) from the command line.
@@ -108,7 +139,7 @@ def shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "********" if value.get_secret_value() else ""
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     text = str(value)
     if "://" in text and "@" in text:
         scheme, rest = text.split("://", 1)
@@ -125,6 +156,6 @@ def environment(settings: Settings) -> dict[str, str]:
         if isinstance(value, SecretStr):
             text = value.get_secret_value()
         else:
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         values[f"{ENV_PREFIX}{name.upper()}"] = text
     return values

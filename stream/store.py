@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import redis.asyncio
 from redis.exceptions import RedisError
-from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_random_exponential
 
 from schemas import RedisRecord, record_key, tombstone_key
 from schemas.redis_record import VERSION_OFFSET
+from stream.consumer import CircuitBreaker, waiting
 from stream.errors import DependencyError, SettingsError
-from stream.log import log
 from stream.settings import Settings, shown
 
 # KEYS: record, tombstone. ARGV: version, record ('' deletes), tombstone's life in ms. Returns 1 if applied, 0 if older.
@@ -62,6 +61,7 @@ class RecordStore:
     def __init__(self, settings: Settings) -> None:
         self._redis = connect(settings)
         self._address = shown(settings.redis)
+        self.breaker = CircuitBreaker(f"Redis at {self._address}", (RedisError, OSError))
         self._tombstone_ms = round(settings.tombstone_days * 86_400_000)
         self._queue: list[_Write] = []
         self._flush: asyncio.Task[None] | None = None
@@ -93,6 +93,14 @@ class RecordStore:
         data = await self._redis.get(record_key(listing_id))
         return RedisRecord.from_bytes(data) if isinstance(data, bytes) else None
 
+    async def is_newer(self, listing_id: str, version: int) -> bool:
+        """Whether the listing's record, or its deletion, is of a newer version than this. Waits through an outage."""
+        keys = record_key(listing_id), tombstone_key(listing_id)
+        with waiting("Redis"):
+            data, gone = await self.breaker.call(lambda: self._redis.mget(keys))
+        found = RedisRecord.from_bytes(data).event_version if isinstance(data, bytes) else -1
+        return max(found, int(gone or -1)) > version
+
     async def put(self, listing_id: str, record: RedisRecord) -> bool:
         """Write a record; return False when Redis holds a newer version of the listing. Waits through an outage."""
         return await self._write(listing_id, record.event_version, record.to_bytes())
@@ -106,7 +114,8 @@ class RecordStore:
         self._queue.append((listing_id, version, value, done))
         if self._flush is None:
             self._flush = asyncio.create_task(self._flush_queue())
-        return await done
+        with waiting("Redis"):
+            return await done
 
     async def _flush_queue(self) -> None:
         """Send what is queued, and what queues up meanwhile: one round trip for each batch."""
@@ -114,7 +123,7 @@ class RecordStore:
             while self._queue:
                 batch, self._queue = self._queue, []
                 try:
-                    results = await self._send(batch)
+                    results = await self.breaker.call(partial(self._send, batch))
                 except Exception as error:
                     for *_, done in batch:
                         if not done.done():
@@ -126,11 +135,6 @@ class RecordStore:
         finally:
             self._flush = None
 
-    @retry(
-        retry=retry_if_exception_type((RedisError, OSError)),
-        wait=wait_random_exponential(multiplier=0.1, max=2),
-        before_sleep=before_sleep_log(log, logging.WARNING),
-    )
     async def _send(self, batch: list[_Write]) -> list[bool]:
         """Send one batch; sending it again after a broken connection changes nothing."""
         pipeline = self._redis.pipeline(transaction=False)

@@ -13,9 +13,13 @@ from PIL import Image
 from stream.demo.samples import draw_samples
 from stream.embedded import EmbeddedStack
 from stream.settings import Settings, load
+from tests import real_kafka as real_kafka_module
 from tests.photo_host import PhotoHost
 from tests.pipeline import Pipeline
+from tests.real_kafka import RealKafka
 
+KAFKA_REQUIRED = bool(os.environ.get("IMAGE_SCORE_TEST_REAL_KAFKA"))
+"""Fail rather than skip where real Kafka cannot run."""
 SHARED_PHOTOS = Path(os.environ.get("IMAGE_SCORE_PHOTOS", "../shared/photos"))
 
 
@@ -53,6 +57,26 @@ def stack() -> Iterator[EmbeddedStack]:
 
 
 @pytest.fixture(scope="session")
+def real_kafka() -> Iterator[RealKafka]:
+    """One real broker for the whole session."""
+    with _real_kafka(1) as kafka:
+        yield kafka
+
+
+def _real_kafka(brokers: int) -> RealKafka:
+    problem = real_kafka_module.missing()
+    if problem and not KAFKA_REQUIRED:
+        pytest.skip(problem)
+    return RealKafka(brokers)
+
+
+@pytest.fixture(scope="session")
+def kafka_settings(real_kafka: RealKafka) -> Settings:
+    """Settings for real Kafka alone."""
+    return load(kafka=real_kafka.address, partitions=4)
+
+
+@pytest.fixture(scope="session")
 def settings(stack: EmbeddedStack) -> Settings:
     return stack.settings
 
@@ -67,7 +91,13 @@ def host(photo: bytes) -> Iterator[PhotoHost]:
 def pipeline(settings: Settings, host: PhotoHost) -> Iterator[Pipeline]:
     """A scorer and a hints app that run for the whole session, on the session's servers."""
     allowed = settings.model_copy(
-        update={"fetch_allow": (host.address,), "fetch_timeout_s": 1.0, "fetch_attempts": 2, "max_pixels": 2_000_000}
+        update={
+            "fetch_allow": (host.address,),
+            "fetch_timeout_s": 1.0,
+            "fetch_attempts": 2,
+            "max_pixels": 2_000_000,
+            "retry_delays_s": (0.2, 0.4),
+        }
     )
     with Pipeline(allowed, host) as pipeline:
         pipeline.start("worker", "hints")

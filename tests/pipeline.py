@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import redis
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 
 from schemas import DeadLetter, ImageScore, ListingEvent, ListingEventType, RedisRecord, SellerHint, record_key
 from stream.demo.process import PipelineProcess
-from stream.kafka import client_config, topics
+from stream.kafka import client_config, create_topics, topics
 from stream.publish import event_of
 from stream.settings import Settings
 from tests.photo_host import PhotoHost
@@ -24,11 +24,14 @@ Answer = TypeVar("Answer")
 TIMEOUT_S = 45.0
 
 
-def isolated(settings: Settings) -> Settings:
+def isolated(settings: Settings, embedded: bool = True) -> Settings:
     """Return settings with topics and groups that nobody else uses, on the same servers; makes the topics."""
     suffix = uuid.uuid4().hex[:8]
-    names = ("events_topic", "scores_topic", "hints_topic", "dlq_topic", "scorer_group", "hints_group")
+    names = [name for name in Settings.model_fields if name.endswith(("_topic", "_group"))]
     own = settings.model_copy(update={name: f"{getattr(settings, name)}.{suffix}" for name in names})
+    if not embedded:
+        create_topics(own)
+        return own
     producer = Producer(client_config(own))
     for topic in topics(own):
         producer.list_topics(topic.topic, timeout=10)
@@ -99,20 +102,8 @@ class Pipeline:
 
     def read(self, topic: str, key: str | None = None) -> list[Message]:
         """Return all messages of a topic (with this key), from its beginning to its end now."""
-        consumer = Consumer(client_config(self.settings) | {"group.id": "unused", "enable.auto.commit": False})
-        try:
-            parts = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-            ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in parts}
-            consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p, end in ends.items() if end])
-            left, found = sum(ends.values()), []
-            while left > 0 and (message := consumer.poll(10)) is not None:
-                assert message.error() is None, message.error()
-                left -= 1
-                if key is None or message.key() == key.encode():
-                    found.append(message)
-            return found
-        finally:
-            consumer.close()
+        found = read_topic(self.settings, topic)
+        return found if key is None else [message for message in found if message.key() == key.encode()]
 
     def scores(self, listing: str) -> list[ImageScore | None]:
         """Return the listing's scores in order; None is a tombstone."""
@@ -142,6 +133,28 @@ class Pipeline:
 
     def wait_for_dead_letter(self, key: str | None) -> DeadLetter:
         return wait_for(lambda: next(iter(self.dead_letters(key)), None), f"dead letter of {key}")
+
+
+def read_topic(settings: Settings, topic: str, **config: Any) -> list[Message]:
+    """Return all messages of a topic, from its beginning to its end now."""
+    ours = {"group.id": "unused", "enable.auto.commit": False, "enable.partition.eof": True}
+    consumer = Consumer(client_config(settings) | ours | config)
+    try:
+        parts = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        left = set(parts)
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in parts])
+        found = []
+        while left and (message := consumer.poll(10)) is not None:
+            error = message.error()
+            if error is None:
+                found.append(message)
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                left.discard(message.partition() or 0)
+        assert not left, f"{topic} could not be read to its end"
+        return found
+    finally:
+        consumer.close()
 
 
 def committed(settings: Settings) -> int:

@@ -6,11 +6,12 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
-from schemas import DeadLetterType, ListingPhoto
-from stream.consumer import Record
+import pytest
+
+from schemas import DeadLetter, DeadLetterType, ListingPhoto
+from stream.consumer import Failed, Output, Record
 from stream.fetch import PhotoFetcher
 from stream.inference import TritonModel
-from stream.kafka import EventProducer
 from stream.publish import event_of
 from stream.scorer import Outcome, Scorer
 from stream.settings import Settings
@@ -32,16 +33,17 @@ def test_bug_that_one_record_brings_out_costs_one_dead_letter(settings: Settings
     event = event_of(listing_id(), [host.good])
     record = Record(pipeline.settings.events_topic, 0, 7, event.listing_id.encode(), event.to_json(), ())
 
-    async def run() -> Scorer:
+    async def run() -> tuple[Scorer, Output]:
         own = pipeline.settings
-        async with RecordStore(own) as store, EventProducer(own) as producer, TritonModel(own) as model:
-            scorer = Scorer(own, BrokenFetcher(own), model, store, producer)
-            await scorer.handle(record)
-            return scorer
+        async with RecordStore(own) as store, TritonModel(own) as model:
+            scorer = Scorer(own, BrokenFetcher(own), model, store)
+            with pytest.raises(Failed) as failure:
+                await scorer.handle(record)
+            return scorer, scorer.dead_letter(record, failure.value)
 
-    scorer = asyncio.run(run())
+    scorer, output = asyncio.run(run())
     assert scorer.outcomes == {Outcome.DEAD_LETTER: 1}
-    letter = pipeline.wait_for_dead_letter(event.listing_id)
+    letter = DeadLetter.from_json(output.value or b"")
     assert letter.type is DeadLetterType.UNEXPECTED
     assert letter.message.startswith("ZeroDivisionError: a bug")
     assert letter.value == event.to_json()

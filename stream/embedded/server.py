@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -62,6 +63,15 @@ class Server(ABC):
         """The server's own process id (not its guard's)."""
         assert self._process is not None
         return children(self._process.pid)[0]
+
+    @property
+    def started(self) -> bool:
+        return self._process is not None
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would; `stop` or `restart` comes after it."""
+        with contextlib.suppress(ProcessLookupError, IndexError, FileNotFoundError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def start(self) -> None:
         """Start the process; `folder` is made, and goes when the process is stopped or its parent ends."""
