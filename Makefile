@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 REQUIREMENTS = deploy/requirements
 
-.PHONY: demo test lint bench requirements model clean
+.PHONY: demo test lint bench bench-consumer kafka faults requirements model clean
 
 demo: $(VENV)/online ## run the whole pipeline on sample photos, or on PHOTOS=folder
 	@$(BIN)/image-score demo $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -19,6 +19,19 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/dev ## listings/s of the whole pipeline beside bare Triton
 	$(BIN)/python tests/bench/end_to_end.py $(ARGS)
+
+bench-consumer: $(VENV)/dev $(REQUIREMENTS)/bench.txt ## the consumer beside a plain loop, FastStream and Quix Streams
+	@test -d .venv-bench || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/bench.txt
+	.venv-bench/bin/python tests/bench/consumer.py $(ARGS)
+
+kafka: $(VENV)/dev ## a real Kafka broker until Ctrl-C; needs Java 17, and Maven the first time
+	@$(BIN)/python -m tests.real_kafka
+
+ROUNDS ?= 100
+SEED ?= 1
+faults: $(VENV)/dev ## inject ROUNDS faults into the whole pipeline on real Kafka, and check that nothing is lost
+	$(BIN)/python -m tests.faults.run --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: Python's venv is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
@@ -51,10 +64,10 @@ PIN = .venv-pin/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 requirements: ## pin every dependency again, with hashes
 	@$(PYTHON) -m venv .venv-pin && .venv-pin/bin/pip install --quiet uv
 	@echo uv | $(PIN) - -o $(REQUIREMENTS)/installer.txt
-	@for name in online dev train; do \
+	@for name in online dev train bench; do \
 	  $(PIN) $$([ $$name = online ] || echo "--extra $$name") pyproject.toml $(REQUIREMENTS)/build.in \
 	    -o $(REQUIREMENTS)/$$name.txt; \
 	done
 
 clean:
-	rm -rf .venv .venv-pin .venv-train image-score-demo build
+	rm -rf .venv .venv-bench .venv-pin .venv-train .kafka image-score-demo build

@@ -5,87 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.table import Table
 
 from stream import log
 from stream import settings as settings_module
-from stream.errors import ImageScoreError, SettingsError
+from stream.cli_dlq import dlq
+from stream.cli_options import Group, console, example, require, settings_options
 from stream.settings import ENV_PREFIX, Settings
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def settings_options(*prefixes: str) -> Callable[[Command], Command]:
-    """Add an option for each setting whose name starts with one of `prefixes`."""
-
-    def decorate(command: Command) -> Command:
-        for name, field in reversed(Settings.model_fields.items()):
-            if name.startswith(prefixes):
-                flag = f"--{name.replace('_', '-')}"
-                kind = {"is_flag": True} if field.annotation is bool else {"metavar": "VALUE"}
-                text = field.description or ""
-                command = click.option(flag, name, default=None, help=f"{text}  [{ENV_PREFIX}{name.upper()}]", **kind)(
-                    command
-                )
-        return command
-
-    return decorate
-
-
-def require(settings: Settings, *names: str) -> None:
-    """Check that these addresses are set.
-
-    Raises:
-        SettingsError: one is not; says how to set it.
-    """
-    for name in names:
-        if not getattr(settings, name):
-            raise SettingsError(
-                f"{name}: no address; give --{name} or {ENV_PREFIX}{name.upper()}, "
-                "or run `image-score up` and paste the lines that it prints"
-            )
-
-
-class Group(click.Group):
-    """Ends its help with every command's example; shows our own errors as one line, without a traceback."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Examples"):
-            formatter.write("".join(f"  {line}\n" for line in _examples(self)))
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ImageScoreError as error:
-            shown = click.ClickException(str(error))
-            shown.exit_code = error.exit_code
-            raise shown from None
-
-
-def _examples(group: click.Group) -> list[str]:
-    lines: list[str] = []
-    for command in group.commands.values():
-        if isinstance(command, click.Group):
-            lines += _examples(command)
-        else:
-            lines.append((command.epilog or "").splitlines()[-1].strip())
-    return lines
-
-
-def console() -> Console:
-    """Return where tables go. A pipe has no width: without one of our own they would be cut to 80 columns."""
-    return Console(width=None if sys.stdout.isatty() else 160)
-
-
-def example(text: str) -> str:
-    return f"\b\nExample:\n  {text}"
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -96,6 +27,9 @@ def main() -> None:
     Every setting is an environment variable IMAGE_SCORE_*; `image-score config` lists them.
     """
     log.set_up()
+
+
+main.add_command(dlq)
 
 
 @main.command(epilog=example("image-score demo --photos ~/Pictures/for-sale"))
@@ -209,6 +143,30 @@ def get(listing_id: str, **options: Any) -> None:
     if record is None:
         raise click.ClickException(f"listing {listing_id} has no score: not scored yet, or deleted")
     click.echo(record.to_json())
+
+
+@main.command(epilog=example("image-score backfill --since 7d --events-per-s 50"))
+@click.option("--since", help="only events from this time on: 2026-01-31T09:30:00Z, or 30m, 2h, 7d for so long ago")
+@click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="events, one JSON a line")
+@settings_options("")
+def backfill(since: str | None, file: Path | None, **options: Any) -> None:
+    """Score events again, from the events topic or a file, without delaying new ones.
+
+    At most --events-per-s (default 20) are started a second. Ctrl-C interrupts it; the same command goes on.
+    """
+    from stream.backfill import Backfill
+    from stream.dlq import parse_time
+
+    options["events_per_s"] = options["events_per_s"] or os.environ.get(f"{ENV_PREFIX}EVENTS_PER_S") or 20
+    settings = settings_module.load(**options)
+    require(settings, "kafka", "redis", "triton")
+    job = Backfill(settings, parse_time(since) if since else None, file)
+    total = job.copy()
+    with click.progressbar(length=total, label="scoring again", file=sys.stderr) as bar:
+        outcomes = job.score(lambda left: bar.update(max(0, total - left - bar.pos)))
+    click.echo(", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in outcomes.items()) or "nothing")
+    if left := job.left():
+        raise click.ClickException(f"{left} events are left: run the same command again")
 
 
 @main.group()

@@ -76,6 +76,14 @@ def kafka_settings(real_kafka: RealKafka) -> Settings:
     return load(kafka=real_kafka.address, partitions=4)
 
 
+@pytest.fixture
+def real_pipeline(kafka_settings: Settings, stack: EmbeddedStack, host: PhotoHost) -> Iterator[Pipeline]:
+    """A pipeline of the test's own on real Kafka; nothing is started yet."""
+    servers = {"redis": stack.settings.redis, "triton": stack.settings.triton, "fetch_allow": (host.address,)}
+    with Pipeline(kafka_settings.model_copy(update=servers), host, embedded=False) as pipeline:
+        yield pipeline
+
+
 @pytest.fixture(scope="session")
 def settings(stack: EmbeddedStack) -> Settings:
     return stack.settings

@@ -18,6 +18,8 @@ class PhotoHost:
         self.files: dict[str, bytes] = {"good.jpg": photo}
         self.requests: Counter[str] = Counter()
         self.release = threading.Event()
+        self.hanging = False
+        """Whether `/files` does not answer."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.port = 0
@@ -76,6 +78,8 @@ class PhotoHost:
         return response
 
     async def _file(self, request: web.Request) -> web.Response:
+        while self.hanging:  # noqa: ASYNC110 - set from the test's thread
+            await asyncio.sleep(0.02)
         if request.match_info["name"] not in self.files:
             raise web.HTTPNotFound
         return web.Response(body=self.files[request.match_info["name"]])

@@ -45,8 +45,8 @@ def listing_id(name: str = "listing") -> str:
 class Pipeline:
     """Starts and stops the processes; publishes events; waits for answers."""
 
-    def __init__(self, settings: Settings, host: PhotoHost) -> None:
-        self.settings = isolated(settings)
+    def __init__(self, settings: Settings, host: PhotoHost, embedded: bool = True) -> None:
+        self.settings = isolated(settings, embedded)
         self.host = host
         self.redis = redis.Redis.from_url(settings.redis)
         self.processes: dict[str, PipelineProcess] = {}

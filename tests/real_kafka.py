@@ -1,7 +1,4 @@
-"""Real Apache Kafka (KRaft), from Maven Central, for the tests that are about it.
-
-python -m tests.real_kafka    # one broker, until Ctrl-C; prints its address
-"""
+"""Real Apache Kafka (KRaft), from Maven Central, for the tests that are about it; `make kafka` starts a broker."""
 
 from __future__ import annotations
 

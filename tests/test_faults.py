@@ -1,149 +1,74 @@
-"""Servers and the scorer die in mid-run: every listing still ends in Redis, and on the scores topic."""
+"""The fault harness: a short run of it, and broken scorers that its checker must catch."""
 
 from __future__ import annotations
 
-import os
-import signal
-import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import time
+from collections.abc import Iterator
 
 import pytest
 
-from schemas import ImageScore, SellerHint, record_key
-from stream.demo.process import PipelineProcess
-from stream.embedded import EmbeddedStack
-from stream.embedded.server import Server, children
-from stream.publish import event_of, publish
-from tests.photo_host import PhotoHost
-from tests.pipeline import Pipeline, cmdline, committed, listing_id, wait_for
+from tests import real_kafka as real_kafka_module
+from tests.conftest import KAFKA_REQUIRED
+from tests.faults.checker import Checker, Verdict
+from tests.faults.cluster import Cluster
+from tests.faults.run import Watch, problems, run_rounds, settle
 
-LISTINGS = 300
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture
-def own_pipeline(stack: EmbeddedStack, host: PhotoHost) -> Iterator[Pipeline]:
-    """A scorer of the test's own. With 40 listings in flight and photos that take a second, faults hit in mid-run."""
-    few = {"listings_in_flight": 40, "fetches_per_host": 64}
-    settings = stack.settings.model_copy(update={"fetch_allow": (host.address,), **few})
-    with Pipeline(settings, host) as pipeline:
-        yield pipeline
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    if (problem := real_kafka_module.missing()) and not KAFKA_REQUIRED:
+        pytest.skip(problem)
+    with Cluster(**getattr(request, "param", {})) as cluster:
+        yield cluster
 
 
-def publish_many(pipeline: Pipeline) -> list[str]:
-    """Publish listings of one photo each; return their ids."""
-    listings = [listing_id() for _ in range(LISTINGS)]
-    events = [event_of(listing, [pipeline.host.url("late/good.jpg")]) for listing in listings]
-    publish(pipeline.settings, events, on_delivery=lambda: None)
-    return listings
+def test_nothing_is_lost_whatever_dies(cluster: Cluster) -> None:
+    cluster.start()
+    kinds = ("scorer killed", "scorer suspended", "hints app killed", "Redis killed", "Triton returns errors")
+    more = ("broker killed", "photo host hangs", "log disk full")
+    verdict, done = run_rounds(cluster, rounds=8, seed=1, only=(*kinds, *more))
+    assert problems(verdict, cluster) == []
+    assert done.total() == 8
+    assert verdict.events > 100
 
 
-def run_with_fault(pipeline: Pipeline, fault: Callable[[], None]) -> None:
-    """Publish many listings, inject the fault when some are scored, and check that all come through."""
-    pipeline.start("worker")
-    listings = publish_many(pipeline)
-    wait_for(lambda: count(pipeline, listings) >= 20, "first records")
-    fault()
-    left = LISTINGS - count(pipeline, listings)
-    assert left > 50, f"the fault came too late to matter: {left} listings left"
-    wait_for(lambda: count(pipeline, listings) == LISTINGS, "records of all listings", timeout_s=90)
-    wait_for(lambda: scored(pipeline) >= set(listings), "scores of all listings")
-    assert pipeline.dead_letters(None) == []
+@pytest.mark.parametrize("cluster", [{"brokers": 3, "delivery": "exactly_once"}], indirect=True)
+def test_each_input_has_one_committed_output_whatever_dies(cluster: Cluster) -> None:
+    cluster.start()
+    verdict, _ = run_rounds(cluster, rounds=4, seed=1, only=("scorer killed", "scorer suspended", "broker killed"))
+    assert problems(verdict, cluster) == []
+    assert verdict.events > 50
 
 
-def count(pipeline: Pipeline, listings: list[str]) -> int:
-    return sum(value is not None for value in pipeline.redis.mget([record_key(listing) for listing in listings]))
-
-
-def scored(pipeline: Pipeline) -> set[str]:
-    return {ImageScore.from_json(m.value() or b"").listing_id for m in pipeline.read(pipeline.settings.scores_topic)}
-
-
-def killed(server: Server) -> None:
-    """Kill a server without warning, and start it again."""
-    left_behind = children(server.pid)
-    os.kill(server.pid, signal.SIGKILL)
-    server.restart()
-    for pid in left_behind:
-        wait_for(lambda pid=pid: not cmdline(Path(f"/proc/{pid}/cmdline")), f"end of its child {pid}", 5)  # type: ignore[misc]
-
-
-def test_redis_is_restarted(own_pipeline: Pipeline, stack: EmbeddedStack) -> None:
-    assert stack.redis is not None
-    run_with_fault(own_pipeline, stack.redis.restart)
-
-
-def test_redis_is_killed(own_pipeline: Pipeline, stack: EmbeddedStack) -> None:
-    redis = stack.redis
-    assert redis is not None
-    run_with_fault(own_pipeline, lambda: killed(redis))
-
-
-def test_triton_is_restarted(own_pipeline: Pipeline, stack: EmbeddedStack) -> None:
-    assert stack.triton is not None
-    run_with_fault(own_pipeline, stack.triton.restart)
-
-
-def test_triton_is_killed(own_pipeline: Pipeline, stack: EmbeddedStack) -> None:
-    triton = stack.triton
-    assert triton is not None
-    run_with_fault(own_pipeline, lambda: killed(triton))
-
-
-def test_scorer_is_killed_and_started_again(own_pipeline: Pipeline) -> None:
-    def kill_and_start() -> None:
-        os.kill(own_pipeline.processes["worker"].pid, signal.SIGKILL)
-        own_pipeline.processes["worker"].stop()
-        own_pipeline.start("worker")
-
-    run_with_fault(own_pipeline, kill_and_start)
-
-
-def test_a_second_scorer_joins_and_the_first_leaves(own_pipeline: Pipeline) -> None:
-    """Partitions change hands twice in mid-run."""
-    second = PipelineProcess("worker", own_pipeline.settings)
-
-    def hand_over() -> None:
-        second.start()
-        second.wait_ready()
-        own_pipeline.processes["worker"].stop()
-
+def judged(cluster: Cluster) -> Verdict:
+    checker = Checker(cluster.settings)
+    watch = Watch(checker)
     try:
-        run_with_fault(own_pipeline, hand_over)
+        return settle(cluster, checker, watch, within_s=15)
     finally:
-        second.stop()
+        checker.close()
 
 
-def test_hints_app_is_killed_and_started_again(own_pipeline: Pipeline) -> None:
-    """Every listing gets its hint; one that comes twice has the same id."""
-    own_pipeline.start("worker", "hints")
-    listings = publish_many(own_pipeline)
-    wait_for(lambda: len(hinted(own_pipeline)) >= 20, "first hints")
-    os.kill(own_pipeline.processes["hints"].pid, signal.SIGKILL)
-    own_pipeline.processes["hints"].stop()
-    assert len(hinted(own_pipeline)) < LISTINGS
-    own_pipeline.start("hints")
-    wait_for(lambda: set(hinted(own_pipeline)) == set(listings), "hints for all listings", timeout_s=120)
-    assert all(len(ids) == 1 for ids in hinted(own_pipeline).values())
+def test_checker_catches_a_scorer_that_commits_early(cluster: Cluster) -> None:
+    cluster.start("tests.faults.commits_early")
+    cluster.load.resume()
+    time.sleep(2)
+    for host in cluster.hosts:
+        host.hanging = True
+    time.sleep(0.9)
+    for scorer in cluster.scorers:
+        scorer.kill()
+    for host in cluster.hosts:
+        host.hanging = False
+    assert judged(cluster).lost
 
 
-def hinted(pipeline: Pipeline) -> dict[str, set[uuid.UUID]]:
-    """Return the hint ids of each listing."""
-    ids: dict[str, set[uuid.UUID]] = defaultdict(set)
-    for message in pipeline.read(pipeline.settings.hints_topic):
-        hint = SellerHint.from_json(message.value() or b"")
-        ids[hint.listing_id].add(hint.hint_id)
-    return ids
-
-
-def test_scorer_drains_and_commits_when_it_is_told_to_stop(own_pipeline: Pipeline) -> None:
-    """After SIGTERM, every record in Redis has its offset committed: nothing is scored twice."""
-    own_pipeline.start("worker")
-    listings = publish_many(own_pipeline)
-    wait_for(lambda: count(own_pipeline, listings) >= 20, "first records")
-    own_pipeline.processes["worker"].stop(keep_files=True)
-    done = count(own_pipeline, listings)
-    assert 20 <= done < LISTINGS
-    assert committed(own_pipeline.settings) == done
-    assert f"stopped: {done} scored" in own_pipeline.processes["worker"].log.read_text()
+def test_checker_catches_a_scorer_that_ignores_versions(cluster: Cluster) -> None:
+    cluster.start("tests.faults.ignores_versions")
+    cluster.load.resume()
+    time.sleep(10)
+    verdict = judged(cluster)
+    assert verdict.older_won
+    assert verdict.out_of_order

@@ -96,7 +96,10 @@ def test_listing_without_a_good_photo_is_a_dead_letter(pipeline: Pipeline) -> No
     letter = pipeline.wait_for_dead_letter(pipeline.produce(event))
     assert (letter.type, letter.stage) == (DeadLetterType.NO_SCORABLE_PHOTO, Stage.FETCH)
     assert [photo.error.type for photo in letter.photos] == [PhotoErrorType.NOT_FOUND, PhotoErrorType.UNAVAILABLE]
-    assert letter.attempts == 2
+    # Two tries to fetch it in place, and again through the retry topic after each of the two waits.
+    assert letter.attempts == 3
+    assert len(letter.history) == 3
+    assert letter.history == tuple(sorted(letter.history, key=lambda attempt: attempt.at))
     assert letter.value == event.to_json()
     assert letter.topic == pipeline.settings.events_topic
     assert pipeline.record(event.listing_id) is None

@@ -266,6 +266,7 @@ class ParallelConsumer:
                     await self._outbox.deliver(outputs)
             except NotDelivered as error:
                 log.warning("%s: outputs not delivered (%s); handling it again", work.record, error)
+                await asyncio.sleep(self._config.backoff_s)
                 return False
             outputs = ()
         self._parking.finished(work)

@@ -15,5 +15,9 @@ class DrainTimedOut(ConsumerStopped):
     """Not all that was in flight finished before the deadline; it is handled again after the next start."""
 
 
+class ProducerSilent(ConsumerStopped):
+    """The producer reports neither success nor failure, long after its own deadline."""
+
+
 class Fenced(ConsumerStopped):
     """Another member with the same instance or transactional.id took over."""

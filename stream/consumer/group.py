@@ -101,7 +101,9 @@ class Group:
 
     @property
     def partitions(self) -> list[int]:
-        return sorted(p for topic, p in list(self._sources) if topic == self._config.topic)
+        """The assigned partitions of the topic."""
+        read = {p for topic, p in list(self._sources) if topic == self._config.topic}
+        return sorted(read | set(self._catching_up))
 
     @property
     def held(self) -> int:
@@ -205,7 +207,7 @@ class Group:
             now = time.monotonic()
             self._full_since = self._full_since or now
             if now - self._full_since < _PATIENCE_S:
-                time.sleep(_FULL_S)
+                self._stopping.wait(_FULL_S)
                 return False
         self._consumer.pause([TopicPartition(source.topic, source.partition) for source in full])
         for source in full:
@@ -279,13 +281,13 @@ class Group:
     # --- rebalances (called within poll) -------------------------------------------------------------------
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self.joined = True
         topic, retry = self._config.topic, self._config.retry_topic
         numbers = [p.partition for p in partitions]
         places = [TopicPartition(name, n) for n in numbers for name in ((topic, retry) if retry else (topic,))]
         sources = [self._source(place) for place in self._committed(places)] if places else []
         self._catching_up |= {s.partition: s for s in sources if retry and not s.is_retry}
         self._assign([source for source in sources if source.is_retry or not retry])
+        self.joined = True
 
     def _assign(self, sources: list[Source]) -> None:
         self._sources |= {(source.topic, source.partition): source for source in sources}

@@ -10,13 +10,18 @@ from collections.abc import Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from stream.consumer.config import ConsumerConfig
-from stream.consumer.errors import Fenced
+from stream.consumer.errors import Fenced, ProducerSilent
 from stream.consumer.record import Output
 
 log = logging.getLogger("image_score.consumer")
 _POLL_S = 0.01
 _TRANSACTION_S = 30.0
-_PASSING = (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+_PASSING = (
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._PURGE_QUEUE,
+    KafkaError._PURGE_INFLIGHT,
+    KafkaError.INVALID_TIMESTAMP,  # our clock, or the broker's, is off by hours
+)
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
@@ -40,6 +45,7 @@ class Outbox:
         }
         self._producer = Producer({**config.client, **ours, **config.producer})
         self._poller: asyncio.Task[None] | None = None
+        self._patience_s = 1.5 * config.session_s
 
     async def deliver(self, outputs: Sequence[Output]) -> None:
         """Produce and return when the brokers hold all. A cancelled call still waits: nothing is left under way.
@@ -47,6 +53,7 @@ class Outbox:
         Raises:
             NotDelivered: not in time.
             KafkaException: the brokers refuse an output.
+            ProducerSilent: the producer says neither yes nor no.
         """
         if not outputs:
             return
@@ -67,10 +74,13 @@ class Outbox:
         if self._poller is None:
             self._poller = asyncio.create_task(self._poll())
         try:
-            await asyncio.shield(done)
+            await asyncio.wait([done], timeout=self._patience_s)
         except asyncio.CancelledError:
-            await asyncio.wait([done])
+            await asyncio.wait([done], timeout=self._patience_s)
             raise
+        if not done.done():
+            # librdkafka waits by the wall clock: one that is put back may keep it asleep for as long.
+            raise ProducerSilent(f"no delivery report within {self._patience_s:.0f} s: did the clock jump? Start again")
         if failed:
             if failed[0].code() in _PASSING:
                 raise NotDelivered(failed[0].str())

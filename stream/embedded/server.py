@@ -65,6 +65,11 @@ class Server(ABC):
         return children(self._process.pid)[0]
 
     @property
+    def exit_code(self) -> int | None:
+        """How the server ended by itself; None while it runs, or when it was not started."""
+        return self._process.poll() if self._process else None
+
+    @property
     def started(self) -> bool:
         return self._process is not None
 

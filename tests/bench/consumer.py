@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def run_faststream(brokers: str, topic: str, count: int, workers: int) -> None:
 
     @broker.subscriber(
         topic, group_id="faststream", auto_offset_reset="earliest", max_workers=workers, ack_policy=policy
-    )
+    )  # type: ignore[untyped-decorator]
     async def handle(_: bytes) -> None:
         meter.begin()
         await asyncio.sleep(WAIT_S)
@@ -160,8 +161,8 @@ def run_quix(brokers: str, topic: str, count: int) -> None:
 RUNNERS: dict[str, Callable[[str, str, int], None]] = {
     "ours": run_ours,
     "plain loop": run_plain,
-    "FastStream, 1 worker": lambda *given: run_faststream(*given, 1),
-    "FastStream, 100 workers": lambda *given: run_faststream(*given, 100),
+    "FastStream, 1 worker": partial(run_faststream, workers=1),
+    "FastStream, 100 workers": partial(run_faststream, workers=100),
     "Quix Streams": run_quix,
 }
 
@@ -199,9 +200,7 @@ def measure(name: str, brokers: str, count: int, keys: int) -> dict[str, float]:
 @click.option("--runner", hidden=True)
 @click.option("--brokers", hidden=True)
 @click.option("--topic", hidden=True)
-def main(
-    key_counts: tuple[int, ...], records: int, rounds: int, runner: str | None, brokers: str, topic: str
-) -> None:
+def main(key_counts: tuple[int, ...], records: int, rounds: int, runner: str | None, brokers: str, topic: str) -> None:
     """Measure ours beside a plain confluent-kafka loop, FastStream and Quix Streams."""
     if runner:
         RUNNERS[runner](brokers, topic, records)

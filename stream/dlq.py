@@ -1,0 +1,253 @@
+"""The dead letters: list, replay once, purge.
+
+What became of a letter is a record without a value behind it in the same partition, with the headers `dlq-mark`
+(replayed, purged) and `dlq-place` (partition:offset of the letter). A replay and its marks are one Kafka transaction,
+and all replays share a transactional.id: of two at once, the older one is fenced, so nothing is replayed twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from schemas import DeadLetter, DeadLetterType, MessageError
+from stream.errors import DependencyError, FencedError, ImageScoreError
+from stream.kafka import client_config
+from stream.settings import Settings
+
+MARK, PLACE, REPLAY_OF = "dlq-mark", "dlq-place", "replay-of"
+REPLAYED, PURGED, OPEN = "replayed", "purged", "open"
+_CHUNK = 500
+_TIMEOUT_S = 30.0
+
+
+@dataclass(slots=True)
+class Entry:
+    """A dead letter where it lies; `state` is open, replayed or purged."""
+
+    partition: int
+    offset: int
+    letter: DeadLetter
+    state: str = OPEN
+
+    @property
+    def place(self) -> str:
+        return f"{self.partition}:{self.offset}"
+
+    @property
+    def listing(self) -> str:
+        return (self.letter.key or b"").decode(errors="backslashreplace")
+
+
+class Filter(NamedTuple):
+    """Which letters are meant; None: whatever it is."""
+
+    type: DeadLetterType | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    listing: str | None = None
+    states: tuple[str, ...] = (OPEN,)
+    places: tuple[str, ...] = ()
+
+    def takes(self, entry: Entry) -> bool:
+        letter = entry.letter
+        return (
+            entry.state in self.states
+            and self.type in (None, letter.type)
+            and (self.since is None or letter.failed_at >= self.since)
+            and (self.until is None or letter.failed_at < self.until)
+            and self.listing in (None, entry.listing)
+            and (not self.places or entry.place in self.places)
+        )
+
+
+class Replayed(NamedTuple):
+    replayed: int
+    without_bytes: int
+    """Letters that were too large to keep their record: publish its event again."""
+
+
+def parse_time(text: str) -> datetime:
+    """Return the time that `text` names: RFC 3339, or 30m, 2h, 7d for so long ago.
+
+    Raises:
+        ImageScoreError: neither.
+    """
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    try:
+        if text[-1:] in units:
+            return datetime.now(UTC) - timedelta(**{units[text[-1]]: float(text[:-1])})
+        found = datetime.fromisoformat(text)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ImageScoreError(f"time {text!r}: give 2026-01-31T09:30:00Z, or 30m, 2h, 7d for so long ago") from None
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """Return all dead letters, oldest first, each with its state.
+
+    Raises:
+        DependencyError: the topic cannot be read.
+    """
+    found: dict[str, Entry] = {}
+    marks: dict[str, str] = {}
+    for message in _read(settings, settings.dlq_topic):
+        partition, offset = _where(message)
+        headers: Any = dict(message.headers() or ())
+        if MARK in headers:
+            marks[(headers.get(PLACE) or b"").decode(errors="replace")] = headers[MARK].decode(errors="replace")
+            continue
+        try:
+            entry = Entry(partition, offset, DeadLetter.from_json(message.value() or b""))
+        except MessageError:
+            continue  # somebody else's record
+        found[entry.place] = entry
+    for place, mark in marks.items():
+        if place in found:
+            found[place].state = mark
+    return sorted(found.values(), key=lambda entry: entry.letter.failed_at)
+
+
+def replay(settings: Settings, chosen: Filter, on_progress: Callable[[int], None] = lambda _: None) -> Replayed:
+    """Produce the records of the chosen letters to their topic again, marked by a header `replay-of`.
+
+    Raises:
+        DependencyError: Kafka does not answer.
+        FencedError: another replay began meanwhile; what this one did not do is left open.
+    """
+    with _Marker(settings) as marker:
+        meant = [entry for entry in entries(settings) if chosen.takes(entry)]
+        usable = [entry for entry in meant if entry.letter.value is not None or entry.letter.key is not None]
+        for chunk in _chunks(usable):
+            marker.commit(chunk, REPLAYED, replay=True)
+            on_progress(len(chunk))
+    return Replayed(len(usable), len(meant) - len(usable))
+
+
+def purge(settings: Settings, chosen: Filter) -> tuple[int, int]:
+    """Close the chosen letters, and delete what lies before the first open letter of each partition.
+
+    Return how many were closed, and how many records were deleted.
+    """
+    with _Marker(settings) as marker:
+        meant = [entry for entry in entries(settings) if chosen.takes(entry)]
+        for chunk in _chunks([entry for entry in meant if entry.state == OPEN]):
+            marker.commit(chunk, PURGED, replay=False)
+    return len(meant), _delete_closed(settings)
+
+
+def _delete_closed(settings: Settings) -> int:
+    first_open: dict[int, int] = {}
+    for entry in entries(settings):
+        if entry.state == OPEN:
+            first_open[entry.partition] = min(entry.offset, first_open.get(entry.partition, entry.offset))
+    consumer = Consumer(client_config(settings) | {"group.id": "unused", "enable.auto.commit": False})
+    try:
+        ends: list[TopicPartition] = []
+        deleted = 0
+        for partition in _partitions(consumer, settings.dlq_topic):
+            low, high = consumer.get_watermark_offsets(TopicPartition(settings.dlq_topic, partition), _TIMEOUT_S)
+            end = first_open.get(partition, high)
+            if end > low:
+                ends.append(TopicPartition(settings.dlq_topic, partition, end))
+                deleted += end - low
+    finally:
+        consumer.close()
+    if not ends:
+        return 0
+    admin = AdminClient(client_config(settings))
+    try:
+        for future in admin.delete_records(ends, request_timeout=_TIMEOUT_S).values():
+            future.result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError._UNSUPPORTED_FEATURE:
+            return 0  # the embedded Kafka; closed letters stay closed
+        raise DependencyError(f"Kafka did not delete records: {error.args[0].str()}") from None
+    return deleted
+
+
+class _Marker:
+    """The one transactional producer that replays and marks letters."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        name = {"transactional.id": f"{settings.dlq_topic}-tool", "message.max.bytes": 4 * 2**20}
+        self._producer = Producer(client_config(settings) | name)
+
+    def __enter__(self) -> _Marker:
+        # Before the letters are read: whoever worked on them is fenced, and what it did is visible.
+        self._run(lambda: self._producer.init_transactions(_TIMEOUT_S))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._producer.flush(0)
+
+    def commit(self, chunk: list[Entry], mark: str, replay: bool) -> None:
+        """Mark these letters, and produce their records again if it is a `replay`: all of it, or nothing."""
+        self._run(self._producer.begin_transaction)
+        for entry in chunk:
+            letter = entry.letter
+            if replay:
+                headers: list[Any] = [*letter.headers, (REPLAY_OF, entry.place.encode())]
+                self._producer.produce(letter.topic, key=letter.key, value=letter.value, headers=headers)
+            marks: list[Any] = [(MARK, mark.encode()), (PLACE, entry.place.encode())]
+            self._producer.produce(
+                self._settings.dlq_topic, key=letter.key, value=None, headers=marks, partition=entry.partition
+            )
+        self._run(lambda: self._producer.commit_transaction(_TIMEOUT_S))
+
+    def _run(self, step: Callable[[], Any]) -> None:
+        try:
+            step()
+        except KafkaException as failure:
+            error = failure.args[0]
+            if error.fatal() or error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):
+                raise FencedError(f"another replay or purge took over ({error.str()}): run this one again") from None
+            raise DependencyError(f"Kafka at {self._settings.kafka}: {error.str()}; nothing was changed") from None
+
+
+def _chunks(items: list[Entry]) -> Iterator[list[Entry]]:
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _partitions(consumer: Consumer, topic: str) -> list[int]:
+    return list(consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions)
+
+
+def _where(message: Message) -> tuple[int, int]:
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None
+    assert offset is not None
+    return partition, offset
+
+
+def _read(settings: Settings, topic: str) -> Iterator[Message]:
+    """Yield what a topic holds now, committed transactions alone."""
+    ours = {"group.id": "unused", "enable.auto.commit": False, "enable.partition.eof": True}
+    consumer = Consumer(client_config(settings) | ours)
+    try:
+        left = set(_partitions(consumer, topic))
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in left])
+        while left:
+            message = consumer.poll(_TIMEOUT_S)
+            if message is None:
+                raise DependencyError(f"Kafka at {settings.kafka} does not answer: {topic} could not be read")
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                left.discard(message.partition() or 0)
+            else:
+                raise DependencyError(f"{topic} cannot be read: {error.str()}; image-score topics create makes it")
+    except KafkaException as error:
+        raise DependencyError(f"Kafka at {settings.kafka}: {error.args[0].str()}") from None
+    finally:
+        consumer.close()
