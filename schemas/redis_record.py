@@ -114,6 +114,10 @@ class RedisRecord(Message):
         _, flags, best, count, score, cover = fields[:6]
         if best >= MAX_PHOTOS or not 1 <= count <= MAX_PHOTOS:
             raise MessageError("RedisRecord", [f"best_position {best} or scored_photos {count} out of range"])
+        try:
+            scored_at = datetime.fromtimestamp(fields[14] / 1000, UTC)
+        except (ValueError, OverflowError, OSError):
+            raise MessageError("RedisRecord", [f"scored_at {fields[14]} ms out of range"]) from None
         return cls(
             score=score / 65535,
             cover_score=None if flags & _COVER_UNSCORED else cover / 65535,
@@ -122,6 +126,6 @@ class RedisRecord(Message):
             partial=bool(flags & _PARTIAL),
             aspects=tuple(aspect / 255 for aspect in fields[6:12]),
             event_version=fields[13],
-            scored_at=datetime.fromtimestamp(fields[14] / 1000, UTC),
+            scored_at=scored_at,
             model_version=fields[15],
         )

@@ -16,6 +16,7 @@ import redis
 
 from schemas import ListingEvent, RedisRecord, record_key
 from stream.settings import Settings, environment
+from tests import real_kafka
 from tests.examples import image_score
 from tests.pipeline import isolated, wait_for
 
@@ -25,8 +26,14 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.M | re.S)
 COMMANDS = [
     line.split("#")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line.strip()
 ]
-SERVERS = {"image-score up": "export", "image-score worker": "ready: ", "image-score hints": "ready: "}
+SERVERS = {
+    "image-score up": "export",
+    "image-score worker": "ready: ",
+    "image-score hints": "ready: ",
+    "make kafka": "export",
+}
 """Commands that run until they are stopped, and what they print when they are ready."""
+NEED_KAFKA = ("make faults", "make bench-consumer")
 IN_OUR_VENV = Path(sys.prefix) == ROOT / ".venv"
 
 
@@ -53,6 +60,10 @@ def make(command: str, workplace: Path) -> list[str]:
         return [*words, "--dry-run"]
     if not IN_OUR_VENV:
         pytest.skip("make uses .venv: run the tests by `make test`")
+    if command == "make bench-consumer":  # without the peers, which make installs
+        return [sys.executable, "tests/bench/consumer.py", "--keys", "100", "--records", "300", "--rounds", "1"]
+    if command == "make faults":
+        return [*words, "ROUNDS=2", "ARGS=--brokers 1"]
     if command == "make bench":
         return [*words, "ARGS=--count 60 --rounds 1 --latency-count 20"]
     return [word.replace("=my-photos", f"={workplace / 'my-photos'}") for word in words]
@@ -64,24 +75,37 @@ def test_command_runs(command: str, workplace: Path, settings: Settings) -> None
     record = RedisRecord.of(image_score())
     redis.Redis.from_url(settings.redis).set(record_key("m123"), record.to_bytes())
     is_make = command.startswith("make ")
+    if command in NEED_KAFKA and (problem := real_kafka.missing()):
+        pytest.skip(problem)
     words = make(command, workplace) if is_make else command.split()
     env = {**os.environ} if is_make else variables(own)
-    done = subprocess.run(words, cwd=workplace, env=env, capture_output=True, timeout=170, check=False)
+    done = subprocess.run(
+        words,
+        cwd=ROOT if words[0] == sys.executable else workplace,
+        env=env,
+        capture_output=True,
+        timeout=170,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
 
 
 @pytest.mark.parametrize("command", list(SERVERS))
 def test_server_command_starts_and_stops(command: str, settings: Settings, tmp_path: Path) -> None:
     assert command in COMMANDS
-    env = variables(isolated(settings))
+    env, words = variables(isolated(settings)), command.split()
+    if command == "make kafka":
+        if problem := real_kafka.missing():
+            pytest.skip(problem)
+        words = make(command, tmp_path)
     if command == "image-score up":  # starts its own
         env = {name: value for name, value in env.items() if not name.startswith("IMAGE_SCORE_")}
     log = tmp_path / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command.split(), env=env, stdout=output, stderr=output, cwd=tmp_path)
+        process = subprocess.Popen(words, env=env, stdout=output, stderr=output, cwd=tmp_path)
     wait_for(lambda: SERVERS[command] in log.read_text(), f"{command} to be ready")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0, log.read_text()
+    assert process.wait(30) == (0 if words == command.split() else -signal.SIGTERM), log.read_text()
     assert "Traceback" not in log.read_text()
 
 

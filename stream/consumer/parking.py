@@ -23,6 +23,8 @@ FROM, DUE, ATTEMPTS = "retry-from", "retry-due", "retry-attempts"
 _OURS = (FROM, DUE, ATTEMPTS)
 _MOST_ATTEMPTS = 20
 """In the header; more would not help anybody."""
+_LATEST_S = 2**33
+"""Seconds since the epoch; what is later was damaged."""
 
 
 class Parking:
@@ -91,7 +93,7 @@ class Parking:
             self._parked[work.source.partition].setdefault(record.key, set()).add(_origin(record))
         try:
             left = int(given.get(DUE) or 0) / 1000 - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             left = 0.0
         # A clock that jumped must not keep a record for longer than its wait.
         return now + min(max(left, 0.0), max(self._delays, default=0.0))
@@ -126,7 +128,10 @@ def _without_ours(headers: Headers) -> Headers:
 def _restore(record: Record, origin: bytes | None, attempts: bytes | None) -> None:
     try:
         topic, partition, offset = (origin or b"").decode().rsplit("/", 2)
-        record.attempts = tuple(Attempt(float(at), str(error)) for at, error in json.loads(attempts or b"[]"))
-        record.topic, record.partition, record.offset = topic, int(partition), int(offset)
-    except (ValueError, TypeError, RecursionError):
+        place = int(partition), int(offset)
+        found = tuple(Attempt(float(at), str(error)[:500]) for at, error in json.loads(attempts or b"[]"))
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return
+    if topic and min(place) >= 0 and all(0 <= attempt.at < _LATEST_S for attempt in found):
+        record.topic, (record.partition, record.offset) = topic, place
+        record.attempts = found[-_MOST_ATTEMPTS:]

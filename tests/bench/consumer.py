@@ -196,7 +196,7 @@ def measure(name: str, brokers: str, count: int, keys: int) -> dict[str, float]:
 @click.command()
 @click.option("--keys", "key_counts", multiple=True, type=int, default=(1, 10, 100, 10_000), show_default=True)
 @click.option("--records", default=10_000, show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="ours and the plain loop in turn; the median counts")
+@click.option("--rounds", default=3, show_default=True, help="ours and the plain loop; the median counts")
 @click.option("--runner", hidden=True)
 @click.option("--brokers", hidden=True)
 @click.option("--topic", hidden=True)
@@ -209,9 +209,12 @@ def main(key_counts: tuple[int, ...], records: int, rounds: int, runner: str | N
         raise click.ClickException(problem)
     results: dict[str, dict[str, float]] = {}
     with RealKafka() as kafka:
-        plan = [(f"ours, {keys} keys", "ours", records if keys > 1 else ONE_AT_A_TIME, keys) for keys in key_counts]
+        plan = [
+            (f"ours, {keys} keys", "ours", records if keys > 1 else min(records, ONE_AT_A_TIME), keys)
+            for keys in key_counts
+        ]
         plan += [
-            (name, name, records if "100" in name else ONE_AT_A_TIME, records)
+            (name, name, records if "100" in name else min(records, ONE_AT_A_TIME), records)
             for name, needs in PEERS.items()
             if name != "ours" and (not needs or importlib.util.find_spec(needs))
         ]

@@ -31,7 +31,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from schemas import ListingEventType
 from stream.demo.process import PipelineProcess
 from stream.embedded.redis import EmbeddedRedis
-from stream.embedded.server import free_port
+from stream.embedded.server import Server, free_port
 from stream.embedded.triton import EmbeddedTriton
 from stream.kafka import client_config
 from stream.publish import event_of
@@ -216,10 +216,10 @@ class Cluster:
 
     def revive(self) -> None:
         """Start what has ended again, as Kubernetes would."""
-        for process in (*self.scorers, self.hints):
+        for process in (*self.scorers, self.hints, self.triton):
             if process.exit_code is not None:
                 self.exits.append(f"{process.name} ended with {process.exit_code}: {_end_of_log(process)}")
-                process.stop()
+                process.stop(keep_files=True)
                 process.start()
 
     # --- faults --------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ class Cluster:
                 raise RuntimeError(f"the topic's time stamps cannot be set: {error}") from None
 
 
-def _end_of_log(process: PipelineProcess) -> str:
+def _end_of_log(process: Server) -> str:
     lines = process.log.read_text(errors="replace").splitlines() if process.log.is_file() else []
     return "\n  ".join(lines[-20:])
 

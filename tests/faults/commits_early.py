@@ -16,7 +16,7 @@ async def _finish_first(self: ParallelConsumer, work: Work) -> float | None:
     return await _handle(self, work)
 
 
-async def _only_deliver(self: ParallelConsumer, _: Work, outputs: Sequence[Output]) -> bool:
+async def _only_deliver(self: ParallelConsumer, work: Work, outputs: Sequence[Output]) -> bool:
     assert self._outbox is not None
     await self._outbox.deliver(outputs)
     return True
