@@ -93,8 +93,10 @@ class ParallelConsumer:
         self._failure = self._loop.create_future()
         poller = asyncio.create_task(asyncio.to_thread(self._group.run))
         watch = asyncio.create_task(self._watch())
-        await asyncio.wait([poller, self._failure], return_when=asyncio.FIRST_COMPLETED)
-        self._group.stop()
+        try:
+            await asyncio.wait([poller, self._failure], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._group.stop()
         self._draining = True
         await asyncio.wait([poller])
         left = await self._drain(set(self._running), self._config.drain_s)

@@ -175,11 +175,11 @@ class Group:
                 source := self._catching_up.pop(_number(message), None)
             ):
                 self._assign([source])
-        elif error.code() == KafkaError.FENCED_INSTANCE_ID:
+        elif error.code() == KafkaError.FENCED_INSTANCE_ID or "fenced by other consumer" in error.str():
             raise Fenced(f"another member with instance {self._config.instance!r} joined: give each its own")
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and message.topic() == self._config.retry_topic:
             raise ConsumerStopped(f"topic {message.topic()} has no partition {message.partition()}: create it")
-        elif error.fatal() or error.code() in _FATAL:
+        elif error.fatal() or error.code() in (KafkaError._FATAL, *_FATAL):
             raise KafkaException(error)
         else:
             log.warning("kafka: %s", error.str())
@@ -291,7 +291,10 @@ class Group:
 
     def _assign(self, sources: list[Source]) -> None:
         self._sources |= {(source.topic, source.partition): source for source in sources}
-        self._consumer.incremental_assign([TopicPartition(s.topic, s.partition, s.start) for s in sources])
+        places = [TopicPartition(s.topic, s.partition, s.start) for s in sources]
+        self._consumer.incremental_assign(places)
+        # A partition that was paused when it was lost is still paused when it comes back.
+        self._consumer.resume(places)
 
     def _committed(self, places: list[TopicPartition]) -> list[TopicPartition]:
         while True:

@@ -67,19 +67,22 @@ class ScorerProcess(PipelineProcess):
 
     def command(self) -> list[str]:
         command = super().command()
-        return [command[0], "-m", self._module, *command[3:]] if self._module else command
+        if self._module:
+            command[2] = self._module
+        if not _FAKETIME:
+            return command
+        self.clock.write_text("+0")
+        fake = {
+            "LD_PRELOAD": str(_FAKETIME[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        return ["env", *(f"{name}={value}" for name, value in fake.items()), *command]
 
     @property
     def clock(self) -> Path:
         return self.folder / "clock"
-
-    def environment(self) -> dict[str, str]:
-        env = super().environment()
-        if _FAKETIME:
-            self.clock.write_text("+0")
-            env |= {"LD_PRELOAD": str(_FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(self.clock)}
-            env |= {"FAKETIME_CACHE_DURATION": "1", "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        return env
 
     def fill_log_disk(self, full: bool) -> None:
         """Takes effect with the next start."""
