@@ -19,7 +19,23 @@ from tests.examples import EVENT, image_score
 from tests.pipeline import Pipeline, interruptible, isolated, listing_id
 
 IMAGE_SCORE = [sys.executable, "-m", "stream.cli"]
-COMMANDS = ["demo", "up", "score", "worker", "hints", "publish", "get", "topics create", "schemas export", "config"]
+COMMANDS = [
+    "demo",
+    "up",
+    "score",
+    "worker",
+    "hints",
+    "publish",
+    "get",
+    "topics create",
+    "dlq list",
+    "dlq show",
+    "dlq replay",
+    "dlq purge",
+    "backfill",
+    "schemas export",
+    "config",
+]
 
 
 def run(*arguments: str, settings: Settings | None = None, stdin: bytes = b"", **variables: str) -> Any:

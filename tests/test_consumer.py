@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 
 from stream.consumer import (
     ConsumerConfig,
+    ConsumerStopped,
     DrainTimedOut,
     Failed,
     Output,
@@ -343,3 +344,17 @@ def test_stuck_record_is_logged_with_what_it_waits_for(
     with caplog.at_level(logging.WARNING):
         consume(own, make, stuck_s=0.5)
     assert any("stuck: " in text and "waiting for a photo host" in text for text in caplog.messages)
+
+
+def test_retry_topic_that_is_not_there_is_named(kafka_settings: Settings) -> None:
+    own = isolated(kafka_settings, embedded=False)
+    produce(own, ["key"])
+
+    def make(_: Callable[[], None]) -> Handle:
+        async def handle(_: Record) -> None:
+            raise AssertionError("nothing may be handled")
+
+        return handle
+
+    with pytest.raises(ConsumerStopped, match=r"topic missing has 0 partitions and .* has 4: make it as large"):
+        consume(own, make, retry_topic="missing")

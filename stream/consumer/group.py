@@ -124,7 +124,13 @@ class Group:
     # --- the thread ----------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Poll until `stop`. The member stays in its group until `close`."""
+        """Poll until `stop`. The member stays in its group until `close`.
+
+        Raises:
+            ConsumerStopped: the retry topic has fewer partitions than the topic.
+        """
+        if self._config.retry_topic:
+            self._check_retry_topic()
         if self._transactions:
             self._transactions.start()
         self._consumer.subscribe(
@@ -141,6 +147,14 @@ class Group:
             if time.monotonic() >= next_commit:
                 self._commit()
                 next_commit = time.monotonic() + self._config.commit_s
+
+    def _check_retry_topic(self) -> None:
+        names = (self._config.topic, self._config.retry_topic)
+        needed, found = (len(self._consumer.list_topics(name, _REQUEST_S).topics[name].partitions) for name in names)
+        if found < needed:
+            raise ConsumerStopped(
+                f"topic {names[1]} has {found} partitions and {names[0]} has {needed}: make it as large"
+            )
 
     def close(self) -> None:
         """Commit and leave the group; nothing may run any more."""
@@ -177,8 +191,6 @@ class Group:
                 self._assign([source])
         elif error.code() == KafkaError.FENCED_INSTANCE_ID or "fenced by other consumer" in error.str():
             raise Fenced(f"another member with instance {self._config.instance!r} joined: give each its own")
-        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and message.topic() == self._config.retry_topic:
-            raise ConsumerStopped(f"topic {message.topic()} has no partition {message.partition()}: create it")
         elif error.fatal() or error.code() in (KafkaError._FATAL, *_FATAL):
             raise KafkaException(error)
         else:
