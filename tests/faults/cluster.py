@@ -36,24 +36,15 @@ from stream.embedded.triton import EmbeddedTriton
 from stream.kafka import client_config
 from stream.publish import event_of
 from stream.settings import Settings, load
+from tests.failing_model import failing_repository
 from tests.photo_host import PhotoHost
 from tests.pipeline import isolated
 from tests.real_kafka import RealKafka
-from triton_models import REPOSITORY
 
 SESSION_S = 6.0
 LISTINGS = 200
 IN_FLIGHT = 64
 _FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-_FAILING_MODEL = """
-
-class TritonPythonModel(TritonPythonModel):  # fails while a file is there
-    def execute(self, requests):
-        if os.path.exists({flag!r}):
-            error = pb_utils.TritonError("out of order, for the test")
-            return [pb_utils.InferenceResponse(error=error) for _ in requests]
-        return super().execute(requests)
-"""
 
 
 class ScorerProcess(PipelineProcess):
@@ -182,7 +173,8 @@ class Cluster:
             self._folder = Path(tempfile.mkdtemp(prefix="image-score-faults-"))
             stack.callback(shutil.rmtree, self._folder, True)
             self.kafka = stack.enter_context(RealKafka(self._brokers))
-            self.redis, self.triton = EmbeddedRedis(), EmbeddedTriton(repository=self._repository())
+            repository, self._flag = failing_repository(self._folder)
+            self.redis, self.triton = EmbeddedRedis(), EmbeddedTriton(repository=repository)
             for server in (self.redis, self.triton):
                 stack.callback(server.stop)
                 server.start()
@@ -350,15 +342,6 @@ class Cluster:
             infer_timeout_s=5.0,
             drain_timeout_s=10.0,
         )
-
-    def _repository(self) -> Path:
-        """A copy of our model that fails while a file is there."""
-        self._flag = self._folder / "fail"
-        repository = self._folder / "repository"
-        shutil.copytree(REPOSITORY, repository)
-        model = repository / "image_score" / "1" / "model.py"
-        model.write_text(model.read_text() + _FAILING_MODEL.format(flag=str(self._flag)).replace("\n\n\n", "\n\n", 1))
-        return repository
 
     def _stamp_by_broker(self) -> None:
         """The scores get the broker's time, whatever a scorer's clock says."""
