@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         "classic", description="consumer: KIP-848, for brokers from 4.0 on"
     )
     instance: str = Field("", description="a scorer's own name that stays over restarts: static membership")
-    session_timeout_s: float = Field(10.0, ge=1, le=300, description="a scorer that is silent for this long is gone")
+    session_timeout_s: float = Field(10.0, ge=6, le=300, description="a scorer that is silent for this long is gone")
     revoke_timeout_s: float = Field(5.0, gt=0, description="time for what is in flight of a partition that moves away")
     retry_delays_s: Annotated[tuple[float, ...], NoDecode] = Field(
         (5.0, 30.0, 120.0), description="waits of an event whose photos are not to be had, comma-separated"

@@ -22,6 +22,8 @@ from stream.consumer import (
     TooManyDeadLetters,
     waiting,
 )
+from stream.consumer.errors import ProducerSilent
+from stream.consumer.outbox import Outbox
 from stream.kafka import client_config
 from stream.settings import Settings
 from tests.pipeline import committed, isolated, read_topic
@@ -344,6 +346,29 @@ def test_stuck_record_is_logged_with_what_it_waits_for(
     with caplog.at_level(logging.WARNING):
         consume(own, make, stuck_s=0.5)
     assert any("stuck: " in text and "waiting for a photo host" in text for text in caplog.messages)
+
+
+def test_producer_that_reports_nothing_ends_the_consumer_and_the_record_is_handled_again(
+    kafka_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As librdkafka's does after the clock was put back."""
+    own = isolated(kafka_settings, embedded=False)
+    produce(own, ["key"])
+
+    def make(stop: Callable[[], None]) -> Handle:
+        async def handle(record: Record) -> Sequence[Output]:
+            asyncio.get_running_loop().call_later(1, stop)
+            return [Output(own.scores_topic, record.key, record.value)]
+
+        return handle
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "_poll", lambda _: asyncio.sleep(60))
+        with pytest.raises(ProducerSilent, match="no delivery report within 2 s"):
+            consume(own, make, session_s=6.0 / 4, protocol="consumer")
+    assert committed(own) == 0
+    assert consume(own, make).finished == 1
+    assert committed(own) == 1
 
 
 def test_retry_topic_that_is_not_there_is_named(kafka_settings: Settings) -> None:
