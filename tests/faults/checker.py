@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,11 +63,13 @@ class Checker:
         for reader in self._readers.values():
             reader.close()
 
-    def snapshot(self, now_ms: int) -> None:
-        """Note which events the committed offsets and their metadata call done at this time."""
+    def snapshot(self) -> None:
+        """Note which events the committed offsets and their metadata call done by now."""
         partitions = range(self._settings.partitions)
         places = [TopicPartition(self._settings.events_topic, partition) for partition in partitions]
-        for place in self._group.committed(places, timeout=10):
+        found = self._group.committed(places, timeout=10)
+        now_ms = round(time.time() * 1000)
+        for place in found:
             if place.offset < 0:
                 continue
             unfinished, end = decode(place.offset, place.metadata)

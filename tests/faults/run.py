@@ -45,7 +45,7 @@ class Watch(threading.Thread):
         while not self._ended.wait(_SNAPSHOT_S):
             with self.lock:
                 try:
-                    self._checker.snapshot(round(time.time() * 1000))
+                    self._checker.snapshot()
                 except Exception as error:  # a broker is away
                     print(f"no snapshot: {error}", file=sys.stderr)
 
