@@ -13,6 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Top
 
 from schemas import RedisRecord, record_key, tombstone_key
 from stream.consumer.offsets import decode
+from stream.consumer.parking import FROM
 from stream.kafka import client_config
 from stream.settings import Settings
 
@@ -47,12 +48,19 @@ class Checker:
         self._redis = redis.Redis.from_url(settings.redis)
         self._readers = {
             topic: _Reader(settings, topic)
-            for topic in (settings.events_topic, settings.scores_topic, settings.dlq_topic, settings.hints_topic)
+            for topic in (
+                settings.events_topic,
+                settings.retry_topic,
+                settings.scores_topic,
+                settings.dlq_topic,
+                settings.hints_topic,
+            )
         }
         self._group = Consumer(client_config(settings) | {"group.id": settings.scorer_group, "log_level": 0})
         self._inputs: dict[Place, tuple[str, int, str] | None] = {}
         self._versions: dict[str, dict[int, Place]] = defaultdict(dict)
         self._scores: dict[str, list[tuple[int | None, int]]] = defaultdict(list)
+        self._parked: set[Place] = set()
         self._dead: Counter[Place] = Counter()
         self._hints: set[tuple[str, int]] = set()
         self._base: dict[int, int] = {}
@@ -129,8 +137,10 @@ class Checker:
                 found.out_of_order.append(f"{listing}: score of {version} after {highest}")
             highest = max(highest, version)
             counts[version] += 1
-            done_at = self._done_at.get(versions.get(version, (-1, -1)))
-            if done_at is not None and at > done_at:
+            place = versions.get(version, (-1, -1))
+            done_at = self._done_at.get(place)
+            # A parked event is done where it was, and has its output later.
+            if done_at is not None and at > done_at and place not in self._parked:
                 found.handled_again.append(f"{listing} {version}: output {at - done_at} ms after its commit")
         found.duplicated += [f"{listing}: {count} scores of {v}" for v, count in counts.items() if count > 1]
 
@@ -146,6 +156,10 @@ class Checker:
         settings = self._settings
         for message in self._readers[settings.events_topic].read():
             self._note_input(message)
+        for message in self._readers[settings.retry_topic].read():
+            headers: Any = dict(message.headers() or ())
+            _, partition, offset = headers[FROM].decode().rsplit("/", 2)
+            self._parked.add((int(partition), int(offset)))
         for message in self._readers[settings.scores_topic].read():
             value = message.value()
             version = None if value is None else orjson.loads(value)["event"]["version"]
