@@ -65,8 +65,10 @@ def test_exit_codes_tell_why(real_pipeline: Pipeline) -> None:
         update={"dead_letter_window": 20, "drain_timeout_s": 0.5, "fetch_timeout_s": 30.0}
     )
     pipeline.start("worker")
+    pipeline.host.release.clear()
+    before = pipeline.host.requests["/hang"]
     pipeline.publish(pipeline.host.url("hang"))
-    wait_for(lambda: pipeline.host.requests["/hang"], "request that hangs")
+    wait_for(lambda: pipeline.host.requests["/hang"] > before, "request that hangs")
     process = pipeline.processes["worker"]
     os.kill(process.pid, signal.SIGTERM)
     assert ended(process) == 5
