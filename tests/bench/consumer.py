@@ -210,7 +210,7 @@ def main(key_counts: tuple[int, ...], records: int, rounds: int, runner: str | N
     results: dict[str, dict[str, float]] = {}
     with RealKafka() as kafka:
         plan = [
-            (f"ours, {keys} keys", "ours", records if keys > 1 else min(records, ONE_AT_A_TIME), keys)
+            (f"ours, {keys} key{'s' * (keys > 1)}", "ours", records if keys > 1 else min(records, ONE_AT_A_TIME), keys)
             for keys in key_counts
         ]
         plan += [
@@ -227,7 +227,7 @@ def main(key_counts: tuple[int, ...], records: int, rounds: int, runner: str | N
     for label, figures in results.items():
         table.add_row(label, f"{figures['records_per_s']:,.0f}", f"{figures['cpu_us']:,.0f} µs")
     Console().print(table)
-    one_key, plain = results.get("ours, 1 keys"), results["plain loop"]
+    one_key, plain = results.get("ours, 1 key"), results["plain loop"]
     ratio = round(one_key["records_per_s"] / plain["records_per_s"], 3) if one_key else None
     print(json.dumps({"one_key_to_plain_loop": ratio, **results}))
 
