@@ -15,7 +15,6 @@ from pathlib import Path
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from stream.consumer import ParallelConsumer
 from stream.errors import DependencyError, ImageScoreError
 from stream.kafka import client_config
 from stream.publish import events_of_lines
@@ -81,7 +80,7 @@ class Backfill:
             attempts_in_place=2,
         )
 
-        async def until(_: ParallelConsumer) -> None:
+        async def until() -> None:
             while (left := await asyncio.to_thread(self.left)) > 0:
                 on_progress(left)
                 await asyncio.sleep(_LOOK_S)

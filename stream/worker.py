@@ -40,8 +40,6 @@ _EXITS: dict[type[ConsumerStopped], type[ImageScoreError]] = {
     Fenced: FencedError,
 }
 
-Watcher = Callable[[ParallelConsumer], Awaitable[None]]
-
 
 def consumer_config(settings: Settings, **changes: Any) -> ConsumerConfig:
     """Return the consumer's settings for scoring listing events; `changes` go over them."""
@@ -72,7 +70,10 @@ def consumer_config(settings: Settings, **changes: Any) -> ConsumerConfig:
 
 
 async def score_events(
-    settings: Settings, config: ConsumerConfig, skip_old: bool = False, until: Watcher | None = None
+    settings: Settings,
+    config: ConsumerConfig,
+    skip_old: bool = False,
+    until: Callable[[], Awaitable[None]] | None = None,
 ) -> Counter[Outcome]:
     """Score listing events until SIGTERM or SIGINT, or until `until` returns; return how many ended in which way.
 
@@ -97,7 +98,7 @@ async def score_events(
         log.info("ready: scoring events of %s as group %s", config.topic, config.group)
         tasks = [asyncio.create_task(_report(scorer.outcomes))]
         if until:
-            tasks.append(asyncio.create_task(_stop_after(until(consumer), consumer)))
+            tasks.append(asyncio.create_task(_stop_after(until(), consumer)))
         try:
             await consumer.run()
         except KafkaException as error:

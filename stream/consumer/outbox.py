@@ -130,12 +130,10 @@ class Transactions:
             "compression.type": "lz4",
         }
         self._producer = Producer({**config.client, **ours, **config.producer})
-        self._started = False
 
     def start(self) -> None:
         """Fence whoever had the name before, and end what it left open."""
         _until_done(lambda: self._producer.init_transactions(_TRANSACTION_S))
-        self._started = True
 
     def commit(self, outputs: Sequence[Output], offsets: list[TopicPartition], consumer: Consumer) -> bool:
         """Commit all in one transaction; return False when it was aborted: nothing is visible, try again later.

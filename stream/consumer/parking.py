@@ -35,8 +35,6 @@ class Parking:
         self._delays = config.retry_delays_s if config.retry_topic else ()
         self._in_place = config.attempts_in_place
         self._parked: dict[int, dict[bytes, set[str]]] = defaultdict(dict)
-        self.parked = 0
-        """How often a record was parked."""
 
     @property
     def count(self) -> int:
@@ -66,7 +64,6 @@ class Parking:
         record = work.record
         if record.key is not None:
             self._parked[work.source.partition].setdefault(record.key, set()).add(_origin(record))
-        self.parked += 1
         delay = self._delays[0] if record.attempts else 0.0
         headers = (
             (FROM, _origin(record).encode()),

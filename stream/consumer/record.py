@@ -30,8 +30,6 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
-    timestamp_ms: int = 0
-    """Kafka's timestamp of the record, ms since the epoch."""
     attempts: tuple[Attempt, ...] = ()
     """The tries so far, oldest first."""
 
@@ -81,7 +79,7 @@ def to_record(message: Message) -> Record:
     topic: Any = message.topic()
     partition: Any = message.partition()
     offset: Any = message.offset()
-    return Record(topic, partition, offset, message.key(), message.value(), tuple(headers), message.timestamp()[1])
+    return Record(topic, partition, offset, message.key(), message.value(), tuple(headers))
 
 
 def attempt(failure: Failed) -> Attempt:
