@@ -79,7 +79,7 @@ class Outbox:
             await asyncio.wait([done], timeout=self._patience_s)
             raise
         if not done.done():
-            # librdkafka waits by the wall clock: one that is put back may keep it asleep for as long.
+            # Seen after the clock was put back by an hour: librdkafka's own deadline does not pass either.
             raise ProducerSilent(f"no delivery report within {self._patience_s:.0f} s: did the clock jump? Start again")
         if failed:
             if failed[0].code() in _PASSING:
