@@ -15,8 +15,9 @@ from pathlib import Path
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from stream.consumer import Output, produce
 from stream.errors import DependencyError, ImageScoreError
-from stream.kafka import client_config
+from stream.kafka import client_config, partitions
 from stream.publish import events_of_lines
 from stream.scorer import Outcome
 from stream.settings import Settings
@@ -174,12 +175,7 @@ class _Copier:
         self._topic = settings.backfill_topic
 
     def produce(self, key: bytes | None, value: bytes | None) -> None:
-        while True:
-            try:
-                self._producer.produce(self._topic, key=key, value=value)
-                return
-            except BufferError:
-                self._producer.poll(0.1)
+        produce(self._producer, Output(self._topic, key, value))
 
     def flush(self) -> None:
         if self._producer.flush(_TIMEOUT_S):
@@ -187,5 +183,4 @@ class _Copier:
 
 
 def _places(consumer: Consumer, topic: str) -> list[TopicPartition]:
-    found = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
-    return [TopicPartition(topic, partition) for partition in found]
+    return [TopicPartition(topic, partition) for partition in partitions(consumer, topic)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import orjson
@@ -11,11 +10,9 @@ from rich.table import Table
 
 from schemas import DeadLetterType
 from stream import settings as settings_module
-from stream.cli_options import console, example, require, settings_options
+from stream.cli_options import Command, console, example, require, settings_options
 from stream.dlq import OPEN, PURGED, REPLAYED, Filter, entries, parse_time, purge, replay
 from stream.errors import SettingsError
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @click.group()

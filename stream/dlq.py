@@ -7,7 +7,6 @@ and all replays share a transactional.id: of two at once, the older one is fence
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas import DeadLetter, DeadLetterType, MessageError
 from stream.errors import DependencyError, FencedError, ImageScoreError
-from stream.kafka import client_config
+from stream.kafka import MAX_LETTER_BYTES, client_config, partitions
 from stream.settings import Settings
 
 MARK, PLACE, REPLAY_OF = "dlq-mark", "dlq-place", "replay-of"
@@ -114,7 +113,7 @@ def entries(settings: Settings) -> list[Entry]:
     return sorted(found.values(), key=lambda entry: entry.letter.failed_at)
 
 
-def replay(settings: Settings, chosen: Filter, on_progress: Callable[[int], None] = lambda _: None) -> Replayed:
+def replay(settings: Settings, chosen: Filter) -> Replayed:
     """Produce the records of the chosen letters to their topic again, marked by a header `replay-of`.
 
     Raises:
@@ -126,7 +125,6 @@ def replay(settings: Settings, chosen: Filter, on_progress: Callable[[int], None
         usable = [entry for entry in meant if entry.letter.value is not None or entry.letter.key is not None]
         for chunk in _chunks(usable):
             marker.commit(chunk, REPLAYED, replay=True)
-            on_progress(len(chunk))
     return Replayed(len(usable), len(meant) - len(usable))
 
 
@@ -151,7 +149,7 @@ def _delete_closed(settings: Settings) -> int:
     try:
         ends: list[TopicPartition] = []
         deleted = 0
-        for partition in _partitions(consumer, settings.dlq_topic):
+        for partition in partitions(consumer, settings.dlq_topic):
             low, high = consumer.get_watermark_offsets(TopicPartition(settings.dlq_topic, partition), _TIMEOUT_S)
             end = first_open.get(partition, high)
             if end > low:
@@ -177,7 +175,7 @@ class _Marker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        name = {"transactional.id": f"{settings.dlq_topic}-tool", "message.max.bytes": 4 * 2**20}
+        name = {"transactional.id": f"{settings.dlq_topic}-tool", "message.max.bytes": MAX_LETTER_BYTES}
         self._producer = Producer(client_config(settings) | name)
 
     def __enter__(self) -> _Marker:
@@ -213,13 +211,7 @@ class _Marker:
 
 
 def _chunks(items: list[Entry]) -> Iterator[list[Entry]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, _CHUNK)):
-        yield chunk
-
-
-def _partitions(consumer: Consumer, topic: str) -> list[int]:
-    return list(consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions)
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
 def _where(message: Message) -> tuple[int, int]:
@@ -234,7 +226,7 @@ def _read(settings: Settings, topic: str) -> Iterator[Message]:
     ours = {"group.id": "unused", "enable.auto.commit": False, "enable.partition.eof": True}
     consumer = Consumer(client_config(settings) | ours)
     try:
-        left = set(_partitions(consumer, topic))
+        left = set(partitions(consumer, topic))
         consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in left])
         while left:
             message = consumer.poll(_TIMEOUT_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -12,6 +12,7 @@ from stream.errors import DependencyError, ImageScoreError
 from stream.log import log
 from stream.settings import Settings
 
+_TIMEOUT_S = 30.0
 MAX_LETTER_BYTES = 4 * 2**20
 """Largest record that we produce; `topics create` gives the dead-letter topic room for it."""
 
@@ -53,6 +54,11 @@ def check(settings: Settings, timeout_s: float = 10.0) -> None:
             f"Kafka at {settings.kafka} does not answer ({error.args[0].str()}): start it, or set IMAGE_SCORE_KAFKA"
         )
         raise DependencyError(message) from None
+
+
+def partitions(consumer: Consumer, topic: str) -> list[int]:
+    """Return the numbers of a topic's partitions; none when it is not there."""
+    return list(consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions)
 
 
 def topics(settings: Settings) -> list[NewTopic]:

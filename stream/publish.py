@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from schemas import ListingEvent, ListingEventType, ListingPhoto, MessageError
 from schemas.listing_event import MAX_PHOTOS
+from stream.consumer import Output, produce
 from stream.errors import DependencyError, ImageScoreError
 from stream.kafka import client_config
 from stream.settings import Settings
@@ -98,13 +99,7 @@ def publish(settings: Settings, events: Iterable[ListingEvent], on_delivery: Cal
     producer = Producer(client_config(settings) | config)
     count = 0
     for event in events:
-        key, value = event.listing_id.encode(), event.to_json()
-        while True:
-            try:
-                producer.produce(settings.events_topic, key=key, value=value, on_delivery=report)
-                break
-            except BufferError:
-                producer.poll(0.1)
+        produce(producer, Output(settings.events_topic, event.listing_id.encode(), event.to_json()), report)
         producer.poll(0)
         count += 1
     producer.flush()

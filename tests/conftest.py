@@ -59,15 +59,16 @@ def stack() -> Iterator[EmbeddedStack]:
 @pytest.fixture(scope="session")
 def real_kafka() -> Iterator[RealKafka]:
     """One real broker for the whole session."""
-    with _real_kafka(1) as kafka:
+    need_real_kafka()
+    with RealKafka() as kafka:
         yield kafka
 
 
-def _real_kafka(brokers: int) -> RealKafka:
+def need_real_kafka() -> None:
+    """Skip the test, saying why, where real Kafka cannot run and need not."""
     problem = real_kafka_module.missing()
     if problem and not KAFKA_REQUIRED:
         pytest.skip(problem)
-    return RealKafka(brokers)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import real_kafka as real_kafka_module
-from tests.conftest import KAFKA_REQUIRED
+from tests.conftest import need_real_kafka
 from tests.faults.checker import Checker, Verdict
 from tests.faults.cluster import Cluster
 from tests.faults.run import Watch, problems, run_rounds, settle
@@ -18,8 +17,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if (problem := real_kafka_module.missing()) and not KAFKA_REQUIRED:
-        pytest.skip(problem)
+    need_real_kafka()
     with Cluster(**getattr(request, "param", {})) as cluster:
         yield cluster
 

@@ -16,7 +16,7 @@ import redis
 
 from schemas import ListingEvent, RedisRecord, record_key
 from stream.settings import Settings, environment
-from tests import real_kafka
+from tests.conftest import need_real_kafka
 from tests.examples import image_score
 from tests.pipeline import isolated, wait_for
 
@@ -75,8 +75,8 @@ def test_command_runs(command: str, workplace: Path, settings: Settings) -> None
     record = RedisRecord.of(image_score())
     redis.Redis.from_url(settings.redis).set(record_key("m123"), record.to_bytes())
     is_make = command.startswith("make ")
-    if command in NEED_KAFKA and (problem := real_kafka.missing()):
-        pytest.skip(problem)
+    if command in NEED_KAFKA:
+        need_real_kafka()
     words = make(command, workplace) if is_make else command.split()
     env = {**os.environ} if is_make else variables(own)
     done = subprocess.run(
@@ -95,8 +95,7 @@ def test_server_command_starts_and_stops(command: str, settings: Settings, tmp_p
     assert command in COMMANDS
     env, words = variables(isolated(settings)), command.split()
     if command == "make kafka":
-        if problem := real_kafka.missing():
-            pytest.skip(problem)
+        need_real_kafka()
         words = make(command, tmp_path)
     if command == "image-score up":  # starts its own
         env = {name: value for name, value in env.items() if not name.startswith("IMAGE_SCORE_")}

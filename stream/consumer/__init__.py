@@ -11,6 +11,7 @@ from stream.consumer.breaker import CircuitBreaker
 from stream.consumer.config import ConsumerConfig
 from stream.consumer.consumer import Health, ParallelConsumer
 from stream.consumer.errors import ConsumerStopped, DrainTimedOut, Fenced, TooManyDeadLetters
+from stream.consumer.outbox import produce
 from stream.consumer.record import Attempt, DeadLetterMaker, Failed, Handler, Output, Record
 from stream.consumer.waiting import waiting
 
@@ -29,5 +30,6 @@ __all__ = [
     "ParallelConsumer",
     "Record",
     "TooManyDeadLetters",
+    "produce",
     "waiting",
 ]

@@ -30,7 +30,6 @@ class CircuitBreaker:
         self._longest_s = longest_s
         self._closed: asyncio.Event = asyncio.Event()
         self._closed.set()
-        self._since = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -52,7 +51,7 @@ class CircuitBreaker:
         """Ask until there is an answer; the others wait meanwhile."""
         self._closed.clear()
         self.opened += 1
-        self._since = time.monotonic()
+        since = time.monotonic()
         log.warning("%s is away (%s): waiting for it", self.name, error)
         wait_s = 0.05
         try:
@@ -65,5 +64,5 @@ class CircuitBreaker:
                     except self._errors:
                         continue
         finally:  # also when the probe is cancelled or fails otherwise: another call finds out
-            log.warning("%s: asking it again after %.1f s", self.name, time.monotonic() - self._since)
+            log.warning("%s: asking it again after %.1f s", self.name, time.monotonic() - since)
             self._closed.set()

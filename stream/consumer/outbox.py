@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -14,6 +14,7 @@ from stream.consumer.errors import Fenced, ProducerSilent
 from stream.consumer.record import Output
 
 log = logging.getLogger("image_score.consumer")
+DeliveryReport = Callable[[KafkaError | None, Message], None]
 _POLL_S = 0.01
 _TRANSACTION_S = 30.0
 _PASSING = (
@@ -70,7 +71,9 @@ class Outbox:
                 done.set_result(None)
 
         for output in outputs:
-            await self._produce(output, report)
+            while not _has_queued(self._producer, output, report):
+                self._producer.poll(0)
+                await asyncio.sleep(_POLL_S)
         if self._poller is None:
             self._poller = asyncio.create_task(self._poll())
         try:
@@ -85,22 +88,6 @@ class Outbox:
             if failed[0].code() in _PASSING:
                 raise NotDelivered(failed[0].str())
             raise KafkaException(failed[0])
-
-    async def _produce(self, output: Output, report: object) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    output.topic,
-                    key=output.key,
-                    value=output.value,
-                    partition=output.partition,
-                    headers=list(output.headers),
-                    on_delivery=report,  # type: ignore[arg-type]
-                )
-                return
-            except BufferError:  # the queue is full: wait for deliveries
-                self._producer.poll(0)
-                await asyncio.sleep(_POLL_S)
 
     async def _poll(self) -> None:
         """Serve delivery reports in the event loop while records are under way."""
@@ -145,7 +132,7 @@ class Transactions:
         try:
             producer.begin_transaction()
             for output in outputs:
-                self._produce(output)
+                produce(producer, output)
             if offsets:
                 metadata = consumer.consumer_group_metadata()
                 _until_done(lambda: producer.send_offsets_to_transaction(offsets, metadata, _TRANSACTION_S))
@@ -159,27 +146,35 @@ class Transactions:
             return False
         return True
 
-    def _produce(self, output: Output) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    output.topic,
-                    key=output.key,
-                    value=output.value,
-                    partition=output.partition,
-                    headers=list(output.headers),
-                )
-                return
-            except BufferError:
-                self._producer.poll(0.01)
+
+def produce(producer: Producer, output: Output, on_delivery: DeliveryReport | None = None) -> None:
+    """Hand an output to a producer; wait while its queue is full."""
+    while not _has_queued(producer, output, on_delivery):
+        producer.poll(0.1)
 
 
-def _until_done(step: object) -> None:
+def _has_queued(producer: Producer, output: Output, on_delivery: DeliveryReport | None) -> bool:
+    """Hand an output to a producer; return False when its queue is full."""
+    try:
+        producer.produce(
+            output.topic,
+            key=output.key,
+            value=output.value,
+            partition=output.partition,
+            headers=list(output.headers),
+            on_delivery=on_delivery,
+        )
+    except BufferError:
+        return False
+    return True
+
+
+def _until_done(step: Callable[[], object]) -> None:
     """Run one transactional step again while the brokers ask for that."""
     deadline = time.monotonic() + 4 * _TRANSACTION_S
     while True:
         try:
-            step()  # type: ignore[operator]
+            step()
             return
         except KafkaException as failure:
             error = failure.args[0]

@@ -33,7 +33,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from stream.consumer import ConsumerConfig, Failed, Output, ParallelConsumer, Record
+from stream.consumer import ConsumerConfig, Failed, Output, ParallelConsumer, Record, produce
 from tests.real_kafka import RealKafka, missing
 
 WAIT_S = 0.005
@@ -172,12 +172,7 @@ def fill(brokers: str, topic: str, count: int, keys: int) -> None:
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
     producer = Producer({"bootstrap.servers": brokers, "linger.ms": 5})
     for number in range(count):
-        while True:
-            try:
-                producer.produce(topic, key=f"key-{number % keys}", value=f"{number}")
-                break
-            except BufferError:
-                producer.poll(0.05)
+        produce(producer, Output(topic, b"key-%d" % (number % keys), b"%d" % number))
     producer.flush()
 
 
