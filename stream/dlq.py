@@ -141,22 +141,15 @@ def purge(settings: Settings, chosen: Filter) -> tuple[int, int]:
 
 
 def _delete_closed(settings: Settings) -> int:
+    # The ends come first: a letter that arrives after the entries were read lies beyond them, and stays.
+    bounds = _bounds(settings)
     first_open: dict[int, int] = {}
     for entry in entries(settings):
         if entry.state == OPEN:
             first_open[entry.partition] = min(entry.offset, first_open.get(entry.partition, entry.offset))
-    consumer = Consumer(client_config(settings) | {"group.id": "unused", "enable.auto.commit": False})
-    try:
-        ends: list[TopicPartition] = []
-        deleted = 0
-        for partition in partitions(consumer, settings.dlq_topic):
-            low, high = consumer.get_watermark_offsets(TopicPartition(settings.dlq_topic, partition), _TIMEOUT_S)
-            end = first_open.get(partition, high)
-            if end > low:
-                ends.append(TopicPartition(settings.dlq_topic, partition, end))
-                deleted += end - low
-    finally:
-        consumer.close()
+    stops = {partition: min(high, first_open.get(partition, high)) for partition, (_, high) in bounds.items()}
+    ends = [TopicPartition(settings.dlq_topic, p, stop) for p, stop in stops.items() if stop > bounds[p][0]]
+    deleted = sum(stop - bounds[p][0] for p, stop in stops.items())
     if not ends:
         return 0
     admin = AdminClient(client_config(settings))
@@ -168,6 +161,17 @@ def _delete_closed(settings: Settings) -> int:
             return 0  # the embedded Kafka; closed letters stay closed
         raise DependencyError(f"Kafka did not delete records: {error.args[0].str()}") from None
     return deleted
+
+
+def _bounds(settings: Settings) -> dict[int, tuple[int, int]]:
+    """Return the first and the next offset of each partition of the dead letters."""
+    topic = settings.dlq_topic
+    consumer = Consumer(client_config(settings) | {"group.id": "unused", "enable.auto.commit": False})
+    try:
+        found = partitions(consumer, topic)
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), _TIMEOUT_S) for p in found}
+    finally:
+        consumer.close()
 
 
 class _Marker:

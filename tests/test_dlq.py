@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from schemas import DeadLetterType
+from stream import dlq
 from stream.cli import main
 from stream.dlq import REPLAYED, Filter, entries, replay
 from stream.errors import FencedError, ImageScoreError
-from stream.settings import environment
+from stream.settings import Settings, environment
 from tests.pipeline import Pipeline, read_topic, wait_for
 
 
@@ -96,6 +97,22 @@ def test_purge_closes_and_deletes(letters: Pipeline) -> None:
     assert cli(letters, "purge", "--yes").startswith("1 closed")
     assert entries(letters.settings) == []
     assert read_topic(letters.settings, letters.settings.dlq_topic) == []
+
+
+def test_letter_that_arrives_while_others_are_deleted_stays(letters: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+
+    def then_another(settings: Settings) -> list[dlq.Entry]:
+        found = entries(settings)
+        reads.append(len(found))
+        if len(reads) == 2:  # to delete; the first was to choose
+            letters.produce_bytes(b"late", b"not json")
+            wait_for(lambda: any(entry.listing == "late" for entry in entries(settings)), "the late letter")
+        return found
+
+    monkeypatch.setattr(dlq, "entries", then_another)
+    dlq.purge(letters.settings, Filter())
+    assert [entry.listing for entry in entries(letters.settings)] == ["late"]
 
 
 @pytest.mark.parametrize("text", ["yesterday", "", "5w", "1e999d"])
