@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from tests.conftest import need_real_kafka
 from tests.faults.checker import Checker, Verdict
 from tests.faults.cluster import Cluster
 from tests.faults.run import Watch, problems, run_rounds, settle
+from tests.pipeline import committed, read_topic, wait_for
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -49,13 +49,19 @@ def judged(cluster: Cluster) -> Verdict:
         checker.close()
 
 
+def wait_until_committed(cluster: Cluster, events: int) -> None:
+    """Return as soon as the scorers have committed so many events in all, however slow the machine is."""
+    wait_for(lambda: committed(cluster.settings) >= events, f"commit of {events} events", timeout_s=120)
+
+
 def test_checker_catches_a_scorer_that_commits_early(cluster: Cluster) -> None:
     cluster.start("tests.faults.commits_early")
     cluster.load.resume()
-    time.sleep(2)
+    wait_until_committed(cluster, 50)
     for host in cluster.hosts:
         host.hanging = True
-    time.sleep(0.9)
+    published = len(read_topic(cluster.settings, cluster.settings.events_topic))
+    wait_until_committed(cluster, published + 10)
     for scorer in cluster.scorers:
         scorer.kill()
     for host in cluster.hosts:
@@ -66,7 +72,7 @@ def test_checker_catches_a_scorer_that_commits_early(cluster: Cluster) -> None:
 def test_checker_catches_a_scorer_that_ignores_versions(cluster: Cluster) -> None:
     cluster.start("tests.faults.ignores_versions")
     cluster.load.resume()
-    time.sleep(10)
+    wait_until_committed(cluster, 300)
     verdict = judged(cluster)
     assert verdict.older_won
     assert verdict.out_of_order
