@@ -9,7 +9,7 @@ REQUIREMENTS = deploy/requirements
 demo: $(VENV)/online ## run the whole pipeline on sample photos, or on PHOTOS=folder
 	@$(BIN)/image-score demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-test: $(VENV)/dev lint ## run every check and test
+test: $(VENV)/dev $(VENV)/brisque lint ## run every check and test
 	$(BIN)/pytest
 
 lint: $(VENV)/dev
@@ -53,21 +53,24 @@ $(VENV)/dev: $(VENV)/online $(REQUIREMENTS)/dev.txt
 	@$(INSTALL) --require-hashes -r $(REQUIREMENTS)/dev.txt
 	@touch $@
 
-model: ## train the model again from LABELS and PHOTOS; installs torch into .venv-train
+# A baseline whose library is compiled while it is installed: where that cannot be, reports go without it.
+$(VENV)/brisque: $(VENV)/dev $(REQUIREMENTS)/brisque.txt
+	@$(INSTALL) --require-hashes -r $(REQUIREMENTS)/brisque.txt || echo "make: without g++ there is no BRISQUE to compare with"
+	@touch $@
+
+model: $(VENV)/dev $(VENV)/brisque ## make the default model again from LABELS and PHOTOS, as the repository's next version
 	@test -n "$(LABELS)" -a -n "$(PHOTOS)" || { echo "make: give LABELS=folder PHOTOS=folder" >&2; exit 1; }
-	@test -d .venv-train || $(PYTHON) -m venv .venv-train
-	@.venv-train/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/train.txt
-	PYTHONPATH=. .venv-train/bin/python -m triton_models.train --photos "$(PHOTOS)" --labels "$(LABELS)" $(ARGS)
+	$(BIN)/python -m triton_models.making --photos "$(PHOTOS)" --labels "$(LABELS)" $(ARGS)
 
 PIN = .venv-pin/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-annotate --no-header
 requirements: ## pin every dependency again, with hashes
 	@$(PYTHON) -m venv .venv-pin && .venv-pin/bin/pip install --quiet uv
 	@echo uv | $(PIN) - -o $(REQUIREMENTS)/installer.txt
-	@for name in online dev train bench; do \
-	  $(PIN) $$([ $$name = online ] || echo "--extra $$name") pyproject.toml $(REQUIREMENTS)/build.in \
+	@for name in online dev brisque bench; do \
+	  $(PIN) $$([ $$name = online ] || echo "--extra $$name") $$([ $$name = online -o $$name = bench ] || echo "--extra train") pyproject.toml $(REQUIREMENTS)/build.in \
 	    -o $(REQUIREMENTS)/$$name.txt; \
 	done
 
 clean:
-	rm -rf .venv .venv-bench .venv-pin .venv-train .kafka image-score-demo build
+	rm -rf .venv .venv-bench .venv-pin .kafka image-score-demo build

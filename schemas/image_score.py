@@ -14,6 +14,8 @@ from schemas.listing_event import MAX_PHOTOS, ListingEventType
 from schemas.vocabulary import Aspect, Issue
 
 TOPIC = "image.scores"
+SHADOW_TOPIC = "image.scores.shadow"
+"""What a candidate model says of the same events; nobody acts on it."""
 
 COVER_WEIGHT = 0.7
 """Share of the cover photo in a listing's score: the cover is what a search result shows."""

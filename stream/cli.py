@@ -17,6 +17,7 @@ from stream import settings as settings_module
 from stream.cli_dlq import dlq
 from stream.cli_options import Group, console, example, require, settings_options
 from stream.settings import ENV_PREFIX, Settings
+from triton_models import cli as offline
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -30,6 +31,8 @@ def main() -> None:
 
 
 main.add_command(dlq)
+for command in offline.COMMANDS:
+    main.add_command(command)
 
 
 @main.command(epilog=example("image-score demo --photos ~/Pictures/for-sale"))
@@ -104,7 +107,7 @@ def worker(**options: Any) -> None:
 
 
 @main.command(epilog=example("image-score hints --kafka broker:9092"))
-@settings_options("kafka", "hints_", "scores_", "delivery", "tip_", "cover_")
+@settings_options("kafka", "hints_", "scores_", "delivery", "tip_", "cover_", "model_metrics")
 def hints(**options: Any) -> None:
     """Turn scores into seller hints (a Faust app) until SIGTERM."""
     from stream.hints import run
@@ -181,6 +184,7 @@ def topics() -> None:
     "retry_topic",
     "backfill_topic",
     "scores_topic",
+    "shadow_topic",
     "hints_",
     "dlq_",
     "partitions",

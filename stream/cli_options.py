@@ -60,6 +60,9 @@ class Group(click.Group):
             shown = click.ClickException(str(error))
             shown.exit_code = error.exit_code
             raise shown from None
+        except ModuleNotFoundError as error:
+            text = f"{error}: this command needs more than the online path: pip install 'image-score[train]'"
+            raise click.ClickException(text) from None
 
 
 def _examples(group: click.Group) -> list[str]:

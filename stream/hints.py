@@ -20,14 +20,14 @@ from faust.types.auth import CredentialsT
 from schemas import ImageScore, MessageError, SellerHint
 from stream.log import log
 from stream.settings import Settings
-from stream.tips import tips_of
+from stream.tips import Policy, load_policy, tips_of
 
 _COMMIT_S = 0.25
 _LINGER_S = 0.05
 _NAMESPACE = uuid.UUID("0b9d1b0e-7f39-5c0f-9d0c-5a3c1ab05c1e")
 
 
-def hint_of(score: ImageScore, settings: Settings) -> SellerHint:
+def hint_of(score: ImageScore, settings: Settings, policy: Policy) -> SellerHint:
     """Return the hint that answers a score; the same event always gives the same `hint_id`."""
     return SellerHint(
         hint_id=uuid.uuid5(_NAMESPACE, str(score.event.event_id)),
@@ -36,13 +36,14 @@ def hint_of(score: ImageScore, settings: Settings) -> SellerHint:
         listing_version=score.event.version,
         locale=score.event.locale,
         score=score.score,
-        tips=tips_of(score, settings.tip_threshold, settings.cover_margin),
+        tips=tips_of(score, policy, settings.tip_threshold, settings.cover_margin),
         created_at=datetime.now(UTC),
     )
 
 
 def make_app(settings: Settings, folder: str) -> faust.App:
     """Return the Faust app for these settings; Faust insists on a `folder` for its data, though it has none."""
+    policy = load_policy(settings.model_metrics)
     app = faust.App(
         settings.hints_group,
         broker=";".join(f"kafka://{server.strip()}" for server in settings.kafka.split(",")),
@@ -78,7 +79,7 @@ def make_app(settings: Settings, folder: str) -> faust.App:
             except MessageError as error:
                 log.warning("score of listing %r skipped: %s", key, error)
                 continue
-            hint = hint_of(score, settings)
+            hint = hint_of(score, settings, policy)
             # Faust keeps what is sent while a score is handled, produces it in one go when it is about to
             # commit that score's offset, and commits only after the brokers hold it.
             await hints.send(key=hint.seller_id.encode(), value=hint.to_json())

@@ -68,6 +68,7 @@ def topics(settings: Settings) -> list[NewTopic]:
         settings.retry_topic: {},
         settings.backfill_topic: {},
         settings.scores_topic: {"cleanup.policy": "compact"},
+        settings.shadow_topic: {"cleanup.policy": "compact"},
         settings.hints_topic: {},
         settings.dlq_topic: {"max.message.bytes": str(MAX_LETTER_BYTES)},
     }

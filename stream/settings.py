@@ -39,6 +39,7 @@ class Settings(BaseSettings):
 
     events_topic: str = listing_event.TOPIC
     scores_topic: str = image_score.TOPIC
+    shadow_topic: str = image_score.SHADOW_TOPIC
     hints_topic: str = seller_hint.TOPIC
     dlq_topic: str = dead_letter.TOPIC
     retry_topic: str = RETRY_TOPIC
@@ -94,7 +95,10 @@ class Settings(BaseSettings):
     tombstone_days: float = Field(
         30.0, gt=0, description="how long Redis remembers a deletion; more than the topic's retention"
     )
-    tip_threshold: float = Field(0.5, ge=0, le=1, description="probability from which an issue becomes a tip")
+    tip_threshold: float = Field(
+        0.0, ge=0, le=1, description="least probability of a tip; each issue has a threshold of its own, too"
+    )
+    model_metrics: str = Field("", description="metrics.json of the served model, with those; empty: the shipped one")
     cover_margin: float = Field(
         0.08, ge=0, le=1, description="how much better another photo must be to become the cover"
     )

@@ -4,46 +4,66 @@ from __future__ import annotations
 
 import gettext
 import io
+import math
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+from pydantic import BaseModel, Field, ValidationError
 
 from schemas import ImageScore, Issue, ScoredPhoto, Tip
+from schemas.base import describe
 from schemas.seller_hint import MAX_TIPS
+from stream.errors import SettingsError
+from triton_models.serving.versions import Repository
 
 LOCALE_DIR = Path(__file__).parent / "locale"
 DEFAULT_LANGUAGE = "en"
 BETTER_COVER = "better_cover"
 
-IMPACT: dict[Issue, float] = {
-    Issue.DARK: 0.157,
-    Issue.OVEREXPOSED: 0.141,
-    Issue.HARSH_SHADOW: 0.140,
-    Issue.GLARE: 0.117,
-    Issue.COLOR_CAST: 0.115,
-    Issue.BLURRY: 0.184,
-    Issue.NOISY: 0.056,
-    Issue.LOW_CONTRAST: 0.137,
-    Issue.CLUTTERED_BACKGROUND: 0.174,
-    Issue.BUSY_BACKGROUND: 0.173,
-    Issue.DISTRACTING_OBJECT: 0.098,
-    Issue.ITEM_CUT_OFF: 0.124,
-    Issue.ITEM_TOO_SMALL: 0.075,
-    Issue.OFF_CENTER: 0.067,
-    Issue.TILTED: 0.079,
-    Issue.WRINKLED: 0.113,
-    Issue.UNTIDY_LAYOUT: 0.137,
-    Issue.PERSON_REFLECTION: 0.077,
-    Issue.TEXT_OVERLAY: 0.135,
-    Issue.MULTIPLE_ITEMS: 0.043,
-}
-"""How much of a score in 0..1 each issue costs: `issue_impacts` of the model's metrics.json, which says how they are
-made from the training labels."""
-
 _NOT_COVER = 0.5
 """An issue of a photo other than the cover counts half: buyers see the cover first."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a model's issues are worth telling, as its metrics.json says.
+
+    `thresholds`: from which probability on an issue is told; one whose tellings were too often wrong has none and is
+    never told. `impacts`: how much of a score, 0..1, each issue costs.
+    """
+
+    thresholds: dict[Issue, float]
+    impacts: dict[Issue, float]
+
+
+class _IssueFigures(BaseModel):
+    threshold: float | None = Field(ge=0, le=1)
+
+
+class _Metrics(BaseModel):
+    issues: dict[Issue, _IssueFigures]
+    issue_impacts: dict[Issue, float]
+
+
+def load_policy(path: str = "") -> Policy:
+    """Return the policy of a metrics.json that `image-score export` wrote; of the shipped model's without a path.
+
+    Raises:
+        SettingsError: the file cannot be read, or is not such a file.
+    """
+    file = Path(path) if path else Repository().version(Repository().served).folder / "metrics.json"
+    try:
+        found = _Metrics.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"model_metrics: cannot read {str(file)!r}: {error.strerror}") from None
+    except ValidationError as error:
+        problems = "; ".join(describe(fault) for fault in error.errors()[:3])
+        raise SettingsError(f"model_metrics: {str(file)!r} is no metrics.json of a model: {problems}") from None
+    thresholds = {issue: row.threshold for issue, row in found.issues.items() if row.threshold is not None}
+    return Policy(thresholds, {issue: found.issue_impacts.get(issue, 0.0) for issue in Issue})
 
 
 @cache
@@ -71,11 +91,12 @@ def text(kind: str, photo_number: int, locale: str) -> str:
     return catalogue(language_of(locale)).gettext(kind).format(photo=photo_number)
 
 
-def tips_of(score: ImageScore, threshold: float, cover_margin: float) -> tuple[Tip, ...]:
+def tips_of(score: ImageScore, policy: Policy, threshold: float, cover_margin: float) -> tuple[Tip, ...]:
     """Return at most three tips, most useful first: by expected gain, the probability times the impact.
 
-    An issue from `threshold` on becomes a tip, once for a listing, for the photo where it matters most. A photo
-    that scores at least `cover_margin` more than the cover is proposed as the cover.
+    An issue becomes a tip from its threshold in the policy on, and at least at `threshold`; once for a listing, for
+    the photo where it matters most. A photo that scores at least `cover_margin` more than the cover is proposed as
+    the cover.
     """
     locale = score.event.locale
     positions = [photo.position for photo in score.photos] + [photo.position for photo in score.failed]
@@ -85,8 +106,9 @@ def tips_of(score: ImageScore, threshold: float, cover_margin: float) -> tuple[T
     for photo in score.photos:
         share = 1.0 if photo is cover else _NOT_COVER
         for issue, probability in photo.issues.items():
-            gain = share * probability * IMPACT[issue]
-            if probability >= threshold and gain > found.get(issue, (0.0,))[0]:
+            gain = share * probability * policy.impacts[issue]
+            least = max(policy.thresholds.get(issue, math.inf), threshold)
+            if probability >= least and gain > found.get(issue, (0.0,))[0]:
                 words = text(issue, order[photo.position], locale)
                 found[issue] = gain, _tip(issue.value, issue, probability, photo, words)
     best = score.best

@@ -74,6 +74,7 @@ async def score_events(
     config: ConsumerConfig,
     skip_old: bool = False,
     until: Callable[[], Awaitable[None]] | None = None,
+    kind: type[Scorer] = Scorer,
 ) -> Counter[Outcome]:
     """Score listing events until SIGTERM or SIGINT, or until `until` returns; return how many ended in which way.
 
@@ -89,7 +90,7 @@ async def score_events(
         model = await stack.enter_async_context(TritonModel(settings))
         store = await stack.enter_async_context(RecordStore(settings))
         await asyncio.gather(model.check(), store.check(), asyncio.to_thread(kafka.check, settings))
-        scorer = Scorer(settings, fetcher, model, store, skip_old)
+        scorer = kind(settings, fetcher, model, store, skip_old)
         consumer = ParallelConsumer(config, scorer.handle, scorer.dead_letter, scorer.hold)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, consumer.stop)

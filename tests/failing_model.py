@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from triton_models import REPOSITORY
+from triton_models.serving.versions import Repository
 
 POISON = b"the model fails on this"
 """A photo that holds these bytes always fails."""
@@ -28,6 +29,6 @@ def failing_repository(folder: Path) -> tuple[Path, Path]:
     """Return a model repository in `folder`, and a file: while that is there, every request fails."""
     repository, flag = folder / "repository", folder / "fail"
     shutil.copytree(REPOSITORY, repository)
-    model = repository / "image_score" / "1" / "model.py"
+    model = Repository(repository).version(Repository(repository).served).folder / "model.py"
     model.write_text(model.read_text() + _FAILS.format(flag=str(flag), poison=POISON))
     return repository, flag

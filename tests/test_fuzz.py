@@ -21,6 +21,7 @@ from stream.errors import PhotoRejected
 from stream.hints import hint_of
 from stream.photo import check_header
 from stream.settings import load
+from stream.tips import load_policy
 from tests.examples import event_json, image_score
 
 INPUTS = 100_000
@@ -94,7 +95,7 @@ def parse_retry_headers(data: bytes) -> None:
 def seeds() -> dict[str, tuple[list[bytes], Callable[[bytes], Any], tuple[type[Exception], ...], float]]:
     """Return for each parser: valid inputs, how to call it, its errors, its share of the inputs."""
     score = image_score((0.5, 0.7))
-    others = [score.to_json(), hint_of(score, load()).to_json()]
+    others = [score.to_json(), hint_of(score, load(), load_policy()).to_json()]
     metadata = [encode(5, [5, 9, 12], 40).encode(), encode(5, list(range(5, 400, 3)), 400).encode()]
     retry = [b'listing.events/3/77|1790000000000|[[1790000000.5, "an error"]]']
 

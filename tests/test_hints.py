@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from string import Formatter
 
-import orjson
 import pytest
 from babel.messages.pofile import read_po
 
 from schemas import Issue
+from stream.errors import SettingsError
 from stream.hints import hint_of
 from stream.settings import load
-from stream.tips import BETTER_COVER, IMPACT, LOCALE_DIR, language_of, languages, text, tips_of
+from stream.tips import BETTER_COVER, LOCALE_DIR, Policy, language_of, languages, load_policy, text, tips_of
 from tests.examples import image_score
-from triton_models import REPOSITORY
+from triton_models.serving.versions import Repository
 
+POLICY = Policy(dict.fromkeys(Issue, 0.5), load_policy().impacts)
 KINDS = {*(issue.value for issue in Issue), BETTER_COVER}
 
 
 def kinds(*args: object, **kwargs: object) -> list[str]:
-    return [tip.kind for tip in tips_of(image_score(*args, **kwargs), threshold=0.5, cover_margin=0.1)]  # type: ignore[arg-type]
+    return [tip.kind for tip in tips_of(image_score(*args, **kwargs), POLICY, 0.0, 0.1)]  # type: ignore[arg-type]
 
 
 def test_at_most_three_tips_the_one_that_gains_most_first() -> None:
@@ -33,7 +35,7 @@ def test_issue_below_the_threshold_is_no_tip() -> None:
 
 
 def test_issue_of_several_photos_is_one_tip_for_the_cover() -> None:
-    (tip,) = tips_of(image_score((0.4, 0.4), {0: {Issue.DARK: 0.6}, 1: {Issue.DARK: 0.9}}), 0.5, 0.1)
+    (tip,) = tips_of(image_score((0.4, 0.4), {0: {Issue.DARK: 0.6}, 1: {Issue.DARK: 0.9}}), POLICY, 0.0, 0.1)
     assert (tip.position, tip.probability, tip.photo_id) == (0, 0.6, "p0")
 
 
@@ -51,13 +53,13 @@ def test_photo_numbers_count_photos_that_failed() -> None:
     shifted = score.model_copy(
         update={"photos": tuple(photo.model_copy(update={"position": photo.position * 4}) for photo in score.photos)}
     )
-    (tip,) = tips_of(shifted, 0.5, 0.1)
+    (tip,) = tips_of(shifted, POLICY, 0.0, 0.1)
     assert tip.text == "Photo 2 looks better than the cover. Make photo 2 your cover."
 
 
 def test_same_event_gives_the_same_hint_id() -> None:
     score = image_score()
-    assert hint_of(score, load()).hint_id == hint_of(score, load()).hint_id
+    assert hint_of(score, load(), POLICY).hint_id == hint_of(score, load(), POLICY).hint_id
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,33 @@ def test_both_languages_are_there() -> None:
     assert languages() == ("en", "ja")
 
 
-def test_impacts_are_those_of_the_model() -> None:
-    metrics = orjson.loads((REPOSITORY / "image_score" / "1" / "metrics.json").read_bytes())
-    assert metrics["issue_impacts"] == {issue.value: impact for issue, impact in IMPACT.items()}
+def test_issue_that_the_model_too_often_names_wrongly_is_no_tip() -> None:
+    only_dark = Policy({Issue.DARK: 0.3}, POLICY.impacts)
+    score = image_score((0.4,), {0: {Issue.DARK: 0.35, Issue.BLURRY: 0.99}})
+    assert [tip.kind for tip in tips_of(score, only_dark, 0.0, 0.1)] == ["dark"]
+    assert tips_of(score, only_dark, 0.4, 0.1) == ()
+
+
+def test_shipped_model_tells_issues_that_are_right_seven_times_in_ten() -> None:
+    repository = Repository()
+    figures = repository.version(repository.served).metrics["issues"]
+    told = load_policy().thresholds
+    assert told
+    for name, row in figures.items():
+        assert (Issue(name) in told) == row["passes"]
+        assert not row["passes"] or row["precision"] >= 0.7
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read"),
+        ("{}", "issues: field required"),
+        ('{"issues": {"ugly": {}}}', "ugly"),
+    ],
+)
+def test_file_that_is_no_models_metrics_is_named(tmp_path: Path, content: str | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(SettingsError, match=words):
+        load_policy(str(tmp_path / "metrics.json"))

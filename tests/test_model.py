@@ -22,9 +22,10 @@ from stream.inference import Prediction, TritonModel
 from stream.photo import check_header
 from stream.settings import Settings
 from tests.conftest import jpeg
-from triton_models import REPOSITORY
+from triton_models.photos import load_photos
+from triton_models.serving.versions import Repository
 
-VERSION = REPOSITORY / "image_score" / "1"
+VERSION = Repository().version(Repository().served).folder
 
 
 def predict(settings: Settings, *photos: bytes) -> list[Prediction | BaseException]:
@@ -219,7 +220,7 @@ def test_served_outputs_are_those_of_the_onnx_file(settings: Settings, shared_ph
     """Decoding in Triton and in training agree."""
     paths = sorted(shared_photos.rglob("*.jpg"))[::200]
     session = onnxruntime.InferenceSession(VERSION / "model.onnx", providers=["CPUExecutionProvider"])
-    arrays = np.stack([training_input(path) for path in paths])
+    arrays = load_photos(shared_photos, [path.relative_to(shared_photos).as_posix() for path in paths])
     expected = session.run(["SCORE"], {"PHOTOS": arrays})[0][:, 0]
     results = predict(settings, *(path.read_bytes() for path in paths))
     assert scores_of(results) == pytest.approx(expected.tolist(), abs=1e-3)
@@ -229,19 +230,13 @@ def scores_of(results: Sequence[Prediction | BaseException]) -> list[float]:
     return [result.score for result in results if isinstance(result, Prediction)]
 
 
-def training_input(path: Path) -> np.ndarray:  # type: ignore[type-arg]
-    with Image.open(path) as image:
-        image.draft("RGB", (384, 512))
-        return np.asarray(image.convert("RGB").resize((192, 256), Image.Resampling.BOX))
-
-
 def test_model_beats_the_baselines() -> None:
     card = orjson.loads((VERSION / "metrics.json").read_bytes())
-    small_cnn = {"srcc": 0.51, "opa": 0.69}  # the plain small CNN that the labels' authors report
-    for metric, floor in small_cnn.items():
+    made_by_hand = {"srcc": 0.64, "opa": 0.74}  # statistics with trees and an SVM, which the labels' authors report
+    for metric, floor in made_by_hand.items():
         others = [value["value"] for name, value in card[metric].items() if name != "model"]
         assert card[metric]["model"]["value"] > max(*others, floor)
 
 
 def test_model_file_is_small() -> None:
-    assert (VERSION / "model.onnx").stat().st_size < 10 * 2**20
+    assert (VERSION / "model.onnx").stat().st_size <= 10_000_000

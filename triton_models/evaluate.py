@@ -1,109 +1,182 @@
-"""Measure an exported model: SRCC on labels and OPA on preference pairs, with bootstrap intervals."""
+"""Measures an exported model against labels and preference pairs: see `image-score evaluate --help`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
-from sklearn.metrics import average_precision_score
 
-from schemas.vocabulary import ASPECTS, ISSUES
+from schemas.vocabulary import ISSUES
+from triton_models import metrics
+from triton_models.baselines import baselines
+from triton_models.errors import ModelError
+from triton_models.labels import LabelledPhoto, Pair, pair_rows
+from triton_models.metrics import Figure, Floats, interval
+from triton_models.photos import load_photos
+from triton_models.robustness import degradation_curves, handling_shifts
 
-RESAMPLES = 2000
-
-Floats = NDArray[np.floating[Any]]
-
-
-def fine_score(label: dict[str, Any]) -> float:
-    """Return a label's place in the rubric's finer order, 0..1: (score + mean(aspects) / 5 - 1.2) / 4.8."""
-    aspects = np.mean([label["aspects"][aspect] for aspect in ASPECTS])
-    return float((label["score"] + aspects / 5 - 1.2) / 4.8)
-
-
-def interval(count: int, metric: Callable[[NDArray[np.intp]], float]) -> dict[str, float]:
-    """Return `metric` of all `count` samples, and its 95% percentile-bootstrap interval."""
-    rng = np.random.default_rng(0)
-    values = [metric(rng.integers(0, count, count)) for _ in range(RESAMPLES)]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return {k: round(float(v), 3) for k, v in (("value", metric(np.arange(count))), ("low", low), ("high", high))}
+OUTPUTS = ["SCORE", "CLASS_PROBS", "ASPECTS", "ISSUES"]
+HINT_PRECISION = 0.7
+"""An issue is named to sellers only from the threshold on at which this share of its namings is right."""
+_LEAST_IN_CATEGORY = 10
 
 
-def srcc(a: Floats, b: Floats) -> dict[str, float]:
-    """Spearman's rank correlation of two score lists, with its interval."""
-    return interval(len(a), lambda i: float(spearmanr(a[i], b[i]).statistic))
+@dataclass(frozen=True)
+class Predictions:
+    """A model's outputs for N photos, all 0..1."""
+
+    score: Floats
+    class_probs: Floats
+    aspects: Floats
+    issues: Floats
 
 
-def opa(better: Floats, worse: Floats) -> dict[str, float]:
-    """Ordered pair accuracy: the share of pairs whose better photo scores higher (ties count half)."""
-    right = (better > worse) + 0.5 * (better == worse)
-    return interval(len(right), lambda i: float(right[i].mean()))
+class Model:
+    """An exported model: photos [N, 256, 192, 3] uint8 RGB in, `Predictions` out.
+
+    Raises:
+        ModelError: the file is not such a model.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own kinds
+            raise ModelError(f"cannot load {str(path)!r}: {error}: give a model.onnx that `export` wrote") from None
+        names = [output.name for output in self._session.get_outputs()]
+        if names != OUTPUTS:
+            raise ModelError(f"{str(path)!r} has outputs {names}: must be {OUTPUTS}")
+
+    def predict(self, photos: NDArray[np.uint8], batch: int = 32) -> Predictions:
+        parts = [self._session.run(OUTPUTS, {"PHOTOS": photos[i : i + batch]}) for i in range(0, len(photos), batch)]
+        score, classes, aspects, issues = (np.concatenate(column).astype(np.float64) for column in zip(*parts))
+        return Predictions(score[:, 0], classes, aspects, issues)
 
 
-def baselines(photos: NDArray[np.uint8]) -> dict[str, Floats]:
-    """Single-feature baselines of photos [N, H, W, 3]: brightness, contrast, sharpness."""
-    luma = photos.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    laplacian = (
-        4 * luma[:, 1:-1, 1:-1] - luma[:, 2:, 1:-1] - luma[:, :-2, 1:-1] - luma[:, 1:-1, 2:] - luma[:, 1:-1, :-2]
-    )
+def _average_precision(truth: NDArray[np.bool_], probabilities: Floats) -> Figure:
+    return interval(len(truth), lambda i: metrics.average_precision(truth[i], probabilities[i]), resamples=200)
+
+
+def issue_figures(truth: NDArray[np.bool_], probabilities: Floats) -> dict[str, Any]:
+    """Return what can be said of one issue: positives, average precision, threshold for hints, calibration."""
+    threshold = metrics.precision_threshold(truth, probabilities, HINT_PRECISION)
+    named = probabilities >= threshold if threshold is not None else np.zeros(len(truth), bool)
     return {
-        "brightness": luma.mean((1, 2)),
-        "contrast": luma.std((1, 2)),
-        "sharpness": laplacian.var((1, 2)),
+        "positives": int(truth.sum()),
+        "average_precision": _average_precision(truth, probabilities) if truth.any() else None,
+        "ece": round(metrics.ece(truth, probabilities), 4),
+        "threshold": None if threshold is None else round(threshold, 4),
+        "named": int(named.sum()),
+        "precision": round(float(truth[named].mean()), 4) if named.any() else None,
+        "recall": round(float(named[truth].mean()), 4) if truth.any() else None,
+        "passes": threshold is not None,
     }
 
 
-def predict(model: Path, photos: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Return scores [N] and issue probabilities [N, 20]."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    parts = [session.run(["SCORE", "ISSUES"], {"PHOTOS": photos[i : i + 32]}) for i in range(0, len(photos), 32)]
-    return np.concatenate([p[0][:, 0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-
-def issue_report(probabilities: Floats, labels: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """For each issue with positives: their count, average precision, and precision and count at 0.5."""
-    report = {}
-    for column, issue in enumerate(ISSUES):
-        truth = np.array([issue in label["issues"] for label in labels])
-        if not truth.any():
-            continue
-        named = probabilities[:, column] >= 0.5
-        report[issue.value] = {
-            "positives": int(truth.sum()),
-            "average_precision": round(float(average_precision_score(truth, probabilities[:, column])), 3),
-            "named_at_0.5": int(named.sum()),
-            "precision_at_0.5": round(float(truth[named].mean()), 3) if named.any() else 0.0,
-        }
-    return report
-
-
-def report(
-    model: Path, photos: NDArray[np.uint8], labels: list[dict[str, Any]], pairs: list[dict[str, Any]]
+def evaluate(
+    model: Path,
+    folder: Path,
+    photos: Sequence[LabelledPhoto],
+    pairs: Sequence[Pair],
+    ceilings: dict[str, float] | None = None,
+    harmed: int = 100,
 ) -> dict[str, Any]:
-    """Return SRCC and OPA of the model and of the baselines, and the issues' precision, on these photos."""
-    scores, issues = predict(model, photos)
-    truth = np.array([fine_score(label) for label in labels])
-    row = {label["photo"]: i for i, label in enumerate(labels)}
-    better = np.array([row[pair["better"]] for pair in pairs])
-    worse = np.array([row[pair["worse"]] for pair in pairs])
-    columns: dict[str, Floats] = {"model": scores, **baselines(photos)}
-    return {
-        "photos": len(labels),
+    """Return every figure of the report, as JSON can hold it.
+
+    `ceilings` are figures of one judge against another, by name (srcc, opa); the report gives the share reached.
+    Robustness is measured on `harmed` of the photos.
+
+    Raises:
+        LabelError: a photo is missing, or a pair names a photo without a label.
+        ModelError: the model cannot be loaded.
+    """
+    served = Model(model)
+    pixels = load_photos(folder, [photo.photo for photo in photos])
+    found = served.predict(pixels)
+    truth = np.array([photo.fine_score for photo in photos])
+    columns = {"model": found.score, **baselines(pixels)}
+    better, worse = pair_rows(pairs, photos)
+    weights = np.array([pair.weight for pair in pairs])
+
+    def opa(scores: Floats) -> Figure:
+        return interval(len(pairs), lambda i: metrics.opa(scores[better[i]], scores[worse[i]], weights[i]))
+
+    figures: dict[str, Any] = {
+        "photos": len(photos),
         "pairs": len(pairs),
-        "srcc": {name: srcc(values, truth) for name, values in columns.items()},
-        "opa": {name: opa(values[better], values[worse]) for name, values in columns.items()},
-        "issues": issue_report(issues, labels),
+        "srcc": {name: metrics.correlation_interval(scores, truth, ranks=True) for name, scores in columns.items()},
+        "plcc": {name: metrics.correlation_interval(scores, truth, ranks=False) for name, scores in columns.items()},
+        "opa": {n: opa(s) for n, s in columns.items()} if pairs else {},
+        "mae": interval(len(truth), lambda i: metrics.mae(found.score[i], truth[i])),
     }
+    classes = np.array([round(float(np.mean([j.score for j in photo.judgements]))) for photo in photos])
+    figures["ca"] = interval(len(truth), lambda i: metrics.ca(found.class_probs[i], classes[i]))
+    figures["ca_commonest"] = round(max(Counter(classes.tolist()).values()) / len(classes), 4)
+    figures["ceilings"] = {
+        name: {"ceiling": value, "share": round(figures[name]["model"]["value"] / value, 3)}
+        for name, value in (ceilings or {}).items()
+        if figures[name]
+    }
+    said = np.array(
+        [[2 * sum(i in j.issues for j in p.judgements) >= len(p.judgements) for i in ISSUES] for p in photos]
+    )
+    figures["issues"] = {issue.value: issue_figures(said[:, k], found.issues[:, k]) for k, issue in enumerate(ISSUES)}
+    likeliest = found.class_probs.argmax(1) + 1 == classes
+    figures["calibration"] = {
+        "classes": {"ece": round(metrics.ece(likeliest, found.class_probs.max(1)), 4)}
+        | {"reliability": metrics.reliability(likeliest, found.class_probs.max(1))},
+        "issues": {"ece": round(metrics.ece(said.ravel(), found.issues.ravel()), 4)}
+        | {"reliability": metrics.reliability(said.ravel(), found.issues.ravel())},
+    }
+    figures["categories"] = _by_category(photos, found.score, truth, better, worse)
+    some = pixels[np.random.default_rng(0).permutation(len(pixels))[:harmed]]
+    figures["robustness"] = {
+        "photos": len(some),
+        "degradations": {n: asdict(c) for n, c in degradation_curves(lambda x: served.predict(x).score, some).items()},
+        "handlings": handling_shifts(lambda x: served.predict(x).score, some),
+    }
+    figures["predictions"] = [
+        {"photo": photo.photo, "score": round(float(s), 4), "label": round(float(t), 4), "class": int(c)}
+        for photo, s, t, c in zip(photos, found.score, truth, classes)
+    ]
+    return figures
 
 
-def issue_impacts(labels: list[dict[str, Any]], penalty: float = 5.0) -> dict[str, float]:
+def _by_category(
+    photos: Sequence[LabelledPhoto],
+    scores: Floats,
+    truth: Floats,
+    better: NDArray[np.intp],
+    worse: NDArray[np.intp],
+) -> dict[str, Any]:
+    """Return SRCC and OPA of each category that has photos enough to say something."""
+    names = np.array([photo.category for photo in photos])
+    found = {}
+    for name in sorted(set(names)):
+        rows = np.flatnonzero(names == name)
+        if len(rows) < _LEAST_IN_CATEGORY:
+            continue
+        of_pairs = names[better] == name if len(better) else np.zeros(0, bool)
+        b, w = better[of_pairs], worse[of_pairs]
+        found[str(name)] = {
+            "photos": len(rows),
+            "srcc": metrics.correlation_interval(scores[rows], truth[rows], ranks=True),
+            "pairs": len(b),
+            "opa": round(metrics.opa(scores[b], scores[w]), 4) if len(b) else None,
+        }
+    return found
+
+
+def issue_impacts(photos: Sequence[LabelledPhoto], penalty: float = 5.0) -> dict[str, float]:
     """Return how much of a score in 0..1 each issue costs: ridge regression of the fine scores on the issues."""
-    has = np.array([[issue in label["issues"] for issue in ISSUES] for label in labels], float)
-    design = np.column_stack([np.ones(len(labels)), has])
-    truth = np.array([fine_score(label) for label in labels])
+    targets = np.array([photo.target() for photo in photos])
+    has, truth = targets[:, 11:31], targets[:, 31]
+    design = np.column_stack([np.ones(len(photos)), has])
     weights = np.linalg.solve(design.T @ design + penalty * np.eye(design.shape[1]), design.T @ truth)
-    return {issue.value: round(float(-weight), 3) for issue, weight in zip(ISSUES, weights[1:], strict=True)}
+    return {issue.value: round(float(-weight), 3) for issue, weight in zip(ISSUES, weights[1:])}

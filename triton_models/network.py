@@ -1,119 +1,147 @@
-"""The network: a small residual CNN beside hand-made statistics of light, colour, edges and borders.
+"""The network: a backbone's maps and hand-made statistics, and a head on both.
 
-On a few thousand photos a CNN from random weights learns slowly what simple statistics already say (a
-dark photo, a busy border), so the network is given them; the CNN adds what they miss (shape, wrinkles).
+Two heads. `LinearHead` is trained with the backbone by gradient descent. `KernelHead` is fitted on a backbone that
+stays as it is: with a few thousand labels from a few hundred sellers, weights that are moved learn the sellers' rooms,
+and order photos of new sellers worse (README, "The model").
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HEIGHT, WIDTH = 256, 192
-"""Input size in pixels; photos are stretched to it (most are 3:4 upright)."""
+from triton_models.backbone import Backbone
+from triton_models.photos import HEIGHT, WIDTH
+from triton_models.statistics import statistics
 
-GRID_ROWS, GRID_COLUMNS = 8, 6
-_LUMA = (0.299, 0.587, 0.114)
-_BINS = 16
-
-
-class ResidualBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.skip: nn.Module = nn.Identity()
-        if stride > 1:
-            self.skip = nn.Sequential(nn.AvgPool2d(stride), nn.Conv2d(inputs, outputs, 1, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.skip(x))
-
-
-def statistics(x: Tensor) -> Tensor:
-    """Return hand-made statistics of photos `x` [N, 3, H, W] in 0..1, as [N, K].
-
-    Per cell of an 8 x 6 grid: mean and deviation of luma, saturation, two colour differences, and edge and
-    detail energy at three scales; over the photo: their mean and deviation, and soft histograms of luma
-    and saturation, of the whole photo and of its upper and lower borders.
-    """
-    red, green, blue = x[:, 0:1], x[:, 1:2], x[:, 2:3]
-    luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
-    saturation = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)
-    maps = [torch.cat([luma, saturation, blue - luma, red - luma], 1)]
-    scaled = luma
-    for _ in range(3):
-        across = F.pad((scaled[..., 1:] - scaled[..., :-1]).abs(), (0, 1))
-        down = F.pad((scaled[..., 1:, :] - scaled[..., :-1, :]).abs(), (0, 0, 0, 1))
-        detail = (scaled - F.avg_pool2d(scaled, 3, 1, 1)).abs()
-        maps.append(torch.cat([across + down, detail], 1))
-        scaled = F.avg_pool2d(scaled, 2)
-    features = []
-    for m, scale in zip(maps, (1, 1, 2, 4), strict=True):
-        cell = (HEIGHT // GRID_ROWS // scale, WIDTH // GRID_COLUMNS // scale)
-        mean = F.avg_pool2d(m, cell)
-        deviation = (F.avg_pool2d(m * m, cell) - mean * mean).clamp_min(0).add(1e-6).sqrt()
-        features += [mean.flatten(1), deviation.flatten(1), mean.mean((2, 3)), mean.std((2, 3))]
-    centres = torch.linspace(0, 1, _BINS, device=x.device).view(1, _BINS, 1, 1)
-    for m in (luma, saturation):
-        bins = torch.exp(-(((F.avg_pool2d(m, 4) - centres) * _BINS) ** 2))
-        border = torch.cat([bins[..., :4, :], bins[..., -4:, :]], 2)
-        features += [bins.mean((2, 3)), border.mean((2, 3))]
-    return torch.cat(features, 1)
-
-
-class Network(nn.Module):
-    """Photos [N, 3, 256, 192], float 0..1 -> logits [N, 5 + 6 + 20]: classes, aspects, issues."""
-
-    def __init__(self, width: int = 32, dropout: float = 0.3) -> None:
-        super().__init__()
-        self.cnn = nn.Sequential(
-            nn.Conv2d(3, width, 4, 4, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            ResidualBlock(width, width, 1),
-            ResidualBlock(width, 2 * width, 2),
-            ResidualBlock(2 * width, 4 * width, 2),
-            ResidualBlock(4 * width, 6 * width, 2),
-        )
-        with torch.no_grad():
-            count = statistics(torch.zeros(1, 3, HEIGHT, WIDTH)).shape[1]
-        self.stats = nn.Sequential(
-            nn.BatchNorm1d(count), nn.Dropout(dropout), nn.Linear(count, 128), nn.ReLU(inplace=True)
-        )
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(12 * width + 128, 5 + 6 + 20))
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = self.cnn(x * 4 - 2)
-        parts = [maps.mean((2, 3)), maps.amax((2, 3)), self.stats(statistics(x))]
-        return self.head(torch.cat(parts, 1))
+LOGITS = 5 + 6 + 20 + 1
+"""Classes, aspects, issues, and the fine score."""
+_CLIP = 5.0
 
 
 def outputs(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return score [N, 1], class_probs [N, 5], aspects [N, 6], issues [N, 20], all in 0..1.
+    """Return score [N, 1], class_probs [N, 5], aspects [N, 6], issues [N, 20] of logits [N, 32]; all in 0..1.
 
-    score = (E[class] + mean(aspect, 1..5) / 5 - 1.2) / 4.8: the rubric's finer order, scaled to 0..1.
+    The score is learned from the rubric's finer order: (class + mean aspect / 5 - 1.2) / 4.8.
     """
-    class_probs = logits[:, :5].softmax(1)
-    aspects = logits[:, 5:11].sigmoid()
-    expected = (class_probs * torch.arange(1, 6, device=logits.device)).sum(1, keepdim=True)
-    score = (expected + (1 + 4 * aspects).mean(1, keepdim=True) / 5 - 1.2) / 4.8
-    return score, class_probs, aspects, logits[:, 11:].sigmoid()
+    return logits[:, 31:].clamp(0, 1), logits[:, :5].softmax(1), logits[:, 5:11].sigmoid(), logits[:, 11:31].sigmoid()
+
+
+class LinearHead(nn.Module):
+    """Deep features [N, D] and statistics [N, K] -> logits [N, 32]."""
+
+    def __init__(self, deep: int, stats: int, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.deep = nn.Sequential(
+            nn.BatchNorm1d(deep), nn.Dropout(dropout), nn.Linear(deep, 128), nn.ReLU(inplace=True)
+        )
+        self.stats = nn.Sequential(
+            nn.BatchNorm1d(stats), nn.Dropout(dropout), nn.Linear(stats, 128), nn.ReLU(inplace=True)
+        )
+        self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(256, LOGITS))
+        nn.init.constant_(cast(nn.Linear, self.out[1]).bias[31:], 0.5)
+
+    def forward(self, deep: Tensor, stats: Tensor) -> Tensor:
+        return cast(Tensor, self.out(torch.cat([self.deep(deep), self.stats(stats)], 1)))
+
+
+class Standardise(nn.Module):
+    """Signed square root, mean 0 and deviation 1 over the training photos, clipped at 5 deviations."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def fit(self, x: Tensor) -> None:
+        root = x.sign() * x.abs().sqrt()
+        self.mean.copy_(root.mean(0))
+        self.scale.copy_(1 / root.std(0).clamp_min(1e-4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x.sign() * x.abs().sqrt() - self.mean) * self.scale).clamp(-_CLIP, _CLIP)
+
+
+class KernelHead(nn.Module):
+    """A Gaussian kernel machine: deep features [N, D] and statistics [N, K] -> logits [N, 32].
+
+    The features of a photo are its kernel values with `landmarks` training photos, k(a, b) = exp(-g (|a - b|^2 of the
+    deep features / their number + the same of the statistics)), the deep ones after projection on their first
+    principal components; the logits are linear in them (Nystroem's approximation, Williams and Seeger 2000).
+    """
+
+    projection: Tensor
+    landmarks: Tensor
+    squares: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, deep: int, stats: int, landmarks: int = 1536, components: int = 256, gamma: float = 0.1) -> None:
+        super().__init__()
+        self.gamma, self.sizes = gamma, (deep, stats)
+        self.deep, self.stats = Standardise(deep), Standardise(stats)
+        components = min(components, deep, landmarks)
+        self.register_buffer("projection", torch.zeros(deep, components))
+        self.register_buffer("landmarks", torch.zeros(components + stats, landmarks))
+        self.register_buffer("squares", torch.zeros(landmarks))
+        self.register_buffer("weight", torch.zeros(landmarks, LOGITS))
+        self.register_buffer("bias", torch.zeros(LOGITS))
+
+    def embed(self, deep: Tensor, stats: Tensor) -> Tensor:
+        """Return vectors whose squared distances the kernel takes."""
+        a = self.deep(deep) @ self.projection / self.sizes[0] ** 0.5
+        return torch.cat([a, self.stats(stats) / self.sizes[1] ** 0.5], 1)
+
+    def kernel(self, x: Tensor) -> Tensor:
+        """Return the kernel values of embedded photos [N, E] with the landmarks, [N, L]."""
+        square = (x * x).sum(1, keepdim=True) + self.squares
+        return torch.exp(-self.gamma * (square - 2 * x @ self.landmarks).clamp_min(0))
+
+    def place(self, x: Tensor) -> None:
+        """Take embedded photos [L, E] as the landmarks, as they will be stored (see export.to_onnx)."""
+        self.landmarks.copy_(x.T.half().float())
+        self.squares.copy_((self.landmarks**2).sum(0))
+
+    def forward(self, deep: Tensor, stats: Tensor) -> Tensor:
+        return self.kernel(self.embed(deep, stats)) @ self.weight + self.bias
+
+
+class Network(nn.Module):
+    """Photos [N, 3, 256, 192], float 0..1 -> logits [N, 32] (see `outputs`).
+
+    `size` is what the backbone sees, height and width; the statistics see all pixels.
+    """
+
+    def __init__(self, backbone: Backbone, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+        super().__init__()
+        self.backbone, self.size = backbone, size
+        self.deep_size = sum(backbone.channels)
+        with torch.no_grad():
+            self.stats_size = statistics(torch.zeros(1, 3, HEIGHT, WIDTH)).shape[1]
+        self.head: LinearHead | KernelHead = LinearHead(self.deep_size, self.stats_size)
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return deep features [N, D], the mean of each map, and statistics [N, K]."""
+        small = x if self.size == (HEIGHT, WIDTH) else F.interpolate(x, self.size, mode="bilinear", align_corners=False)
+        pooled = [F.adaptive_avg_pool2d(found, 1).flatten(1) for found in self.backbone(small)]
+        return torch.cat(pooled, 1), statistics(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.head(*self.features(x)))
 
 
 class Deployed(nn.Module):
-    """What is exported: photos [N, 256, 192, 3] uint8 RGB -> the four outputs, averaged over `networks`."""
+    """What is exported: photos [N, 256, 192, 3] uint8 RGB -> the four outputs."""
 
-    def __init__(self, networks: list[Network]) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(networks)
+        self.network = network
 
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x = photos.permute(0, 3, 1, 2).to(torch.float32) / 255
-        return outputs(torch.stack([network(x) for network in self.networks]).mean(0))
+        return outputs(self.network(photos.permute(0, 3, 1, 2).to(torch.float32) / 255))

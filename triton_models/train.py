@@ -1,170 +1,297 @@
-"""Train the image_score model from labelled photos, from random weights, and export it to ONNX.
+"""Trains a network from labelled photos: see `image-score train --help`.
 
-    python -m triton_models.train --photos ../shared/photos --labels ../shared/labels
-
-Labels are JSON lines (photo, category, score 1..5, six aspects 1..5, issues); a photo labelled by two judges
-is learned from the mean of both. Losses: focal loss over the five classes (the paper's choice), squared error
-for aspects and the fine score, cross-entropy for issues. A third of the photos get a made flaw (degrade.py).
+First by gradient descent, for `epochs` (none for a frozen backbone): checkpoints that resume exactly, early stopping on
+photos kept apart, TensorBoard logs. Then, with `head: kernel`, a kernel machine is fitted on the features.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import random
-from datetime import UTC, datetime
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
 
-from schemas.vocabulary import ASPECTS, CLASSES, ISSUES
-from triton_models import evaluate
-from triton_models.card import write_card
-from triton_models.degrade import degrade
-from triton_models.network import HEIGHT, WIDTH, Deployed, Network, outputs
+from triton_models import kernel_fit, metrics
+from triton_models.backbone import COMPACT, build
+from triton_models.data import Data, put_flaws, to_input, vary
+from triton_models.errors import ModelError
+from triton_models.losses import label_loss, pair_loss
+from triton_models.network import KernelHead, Network, outputs
 
-VERSION_DIR = Path(__file__).parent / "repository" / "image_score" / "1"
-MAX_SHIFT = 12
-BATCH = 48
-
-Label = dict[str, Any]
+_FEATURE_BATCH = 64
 
 
-def read_labels(path: Path) -> list[Label]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+@dataclass(frozen=True)
+class Config:
+    """How to train. Kept in the checkpoint: a run resumes only with the same one (but for `epochs`... of more runs)."""
+
+    backbone: str = COMPACT
+    weights: str = ""
+    head: Literal["linear", "kernel"] = "linear"
+    height: int = 256
+    width: int = 192
+    epochs: int = 28
+    batch: int = 48
+    rate: float = 2e-3
+    class_loss: str = "focal"
+    pair_weight: float = 1.0
+    flawed_share: float = 0.35
+    patience: int = 8
+    landmarks: int = 1536
+    seed: int = 0
+    amp: bool = False
 
 
-def target(judgements: list[Label]) -> list[float]:
-    """Return classes [5], aspects [6], issues [20] and fine score [1], all 0..1: the mean of the judgements."""
-    classes = [np.mean([j["score"] == c for j in judgements]) for c in CLASSES]
-    aspects = [np.mean([(j["aspects"][a] - 1) / 4 for j in judgements]) for a in ASPECTS]
-    issues = [np.mean([i in j["issues"] for j in judgements]) for i in ISSUES]
-    fine = np.mean([evaluate.fine_score(j) for j in judgements])
-    return [float(v) for v in (*classes, *aspects, *issues, fine)]
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_photos(paths: list[Path]) -> NDArray[np.uint8]:
-    """Return the photos as [N, 256, 192, 3] RGB, resized as the served model does (see its model.py)."""
-    photos = np.empty((len(paths), HEIGHT, WIDTH, 3), np.uint8)
-    for i, path in enumerate(track(paths, "reading photos")):
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * WIDTH, 2 * HEIGHT))
-            photos[i] = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BOX)
-    return photos
+def make_network(config: Config) -> Network:
+    """Return an untrained network.
+
+    Raises:
+        ModelError: the backbone is not there, or its weights do not fit.
+    """
+    torch.manual_seed(config.seed)
+    backbone = build(config.backbone, Path(config.weights) if config.weights else None)
+    return Network(backbone, (config.height, config.width))
 
 
-def augment(photos: Tensor, targets: Tensor, flawed_share: float) -> tuple[Tensor, Tensor]:
-    """Flip, shift, and change light and colour a little; put a made flaw into some."""
-    n = len(photos)
-    flip = torch.rand(n) < 0.5
-    x = torch.where(flip.view(n, 1, 1, 1), photos.flip(3), photos)
-    top, left = random.randint(0, 2 * MAX_SHIFT), random.randint(0, 2 * MAX_SHIFT)
-    x = F.pad(x, [MAX_SHIFT] * 4, mode="replicate")[:, :, top : top + HEIGHT, left : left + WIDTH]
-    light = 1 + 0.1 * (torch.rand(n, 1, 1, 1) - 0.5)
-    tint = 1 + 0.04 * (torch.rand(n, 3, 1, 1) - 0.5)
-    x = (x * light * tint).clamp(0, 1)
-    targets = targets.clone()
-    for i in torch.nonzero(torch.rand(n) < flawed_share).flatten().tolist():
-        x[i], targets[i] = degrade(x[i], targets[i])
-    return x.contiguous(memory_format=torch.channels_last), targets
+class Training:
+    """Gradient descent over `data`; `validation` says when to stop; `folder` gets checkpoint and TensorBoard logs."""
+
+    def __init__(self, config: Config, network: Network, data: Data, validation: Data, folder: Path) -> None:
+        self.config, self.data, self.validation, self.folder = config, data, validation, folder
+        self.device = device()
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.average = torch.optim.swa_utils.AveragedModel(self.network, avg_fn=_moving_average, use_buffers=True)
+        matrices = [p for p in self.network.parameters() if p.ndim > 1]
+        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.rate)
+        self.steps = max(1, len(data.targets) // config.batch)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, config.rate, max(2, config.epochs * self.steps), pct_start=0.15
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp and self.device.type == "cuda")
+        self.epoch, self.best, self.best_epoch = 0, -math.inf, 0
+        self.best_state: dict[str, Tensor] = {}
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def run(self, on_epoch: Callable[[int, float], None] = lambda epoch, srcc: None) -> Network:
+        """Train to the last epoch, or until `patience` epochs brought nothing; return the best network.
+
+        Goes on from the checkpoint in `folder`, to the very same result.
+
+        Raises:
+            ModelError: the checkpoint is of another configuration, or training diverged.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        torch.manual_seed(self.config.seed)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.is_file():
+            self._load()
+        with SummaryWriter(str(self.folder)) as log:
+            while self.epoch < self.config.epochs and self.epoch - self.best_epoch < self.config.patience:
+                value = self._train_epoch()
+                srcc = self._validate()
+                self.epoch += 1
+                if srcc > self.best:
+                    self.best, self.best_epoch = srcc, self.epoch
+                    self.best_state = {k: v.cpu().clone() for k, v in self.average.module.state_dict().items()}
+                log.add_scalar("loss", value, self.epoch)
+                log.add_scalar("validation/SRCC", srcc, self.epoch)
+                log.add_scalar("rate", self.schedule.get_last_lr()[0], self.epoch)
+                self._save()
+                on_epoch(self.epoch, srcc)
+        self.network.load_state_dict(self.best_state)
+        return self.network.cpu().eval()
+
+    def _train_epoch(self) -> float:
+        self.network.train()
+        order, total = torch.randperm(len(self.data.targets)), 0.0
+        for step in range(self.steps):
+            batch = order[step * self.config.batch : (step + 1) * self.config.batch]
+            x, targets = put_flaws(
+                vary(to_input(self.data.photos[batch])), self.data.targets[batch], self.config.flawed_share
+            )
+            pairs = self._some_pairs()
+            if pairs is not None:
+                x = torch.cat([x, vary(to_input(self.data.photos[torch.cat(pairs[:2])]))])
+            x = x.to(self.device, memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+                logits = self.network(x)
+            loss = self._loss(logits.float(), targets.to(self.device), pairs)
+            if not torch.isfinite(loss):
+                raise ModelError(f"training diverged in epoch {self.epoch + 1}: lower --rate")
+            self.optimizer.zero_grad()
+            self.scaler.scale(loss).backward()
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.schedule.step()
+            self.average.update_parameters(self.network)
+            total += loss.item()
+        return total / self.steps
+
+    def _some_pairs(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        if not len(self.data.better) or not self.config.pair_weight:
+            return None
+        rows = torch.randint(len(self.data.better), (max(1, self.config.batch // 4),))
+        return self.data.better[rows], self.data.worse[rows], self.data.weights[rows]
+
+    def _loss(self, logits: Tensor, targets: Tensor, pairs: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
+        loss = label_loss(logits[: len(targets)], targets, self.config.class_loss)
+        if pairs is None:
+            return loss
+        better, worse = logits[len(targets) :].chunk(2)
+        return loss + self.config.pair_weight * pair_loss(better, worse, pairs[2].to(self.device))
+
+    def _validate(self) -> float:
+        network = self.average.module.eval()
+        with torch.no_grad():
+            batches = self.validation.photos[: len(self.validation.targets)].split(_FEATURE_BATCH)
+            found = [outputs(network(to_input(photos).to(self.device)))[0].cpu() for photos in batches]
+        value = metrics.srcc(torch.cat(found)[:, 0].numpy(), self.validation.targets[:, 31].numpy())
+        return -1.0 if math.isnan(value) else value
+
+    def _save(self) -> None:
+        state = {
+            "config": asdict(self.config),
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "progress": (self.epoch, self.best, self.best_epoch, self.best_state),
+        }
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.checkpoint)
+
+    def _load(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if state["config"] != asdict(self.config):
+            raise ModelError(f"{self.checkpoint} is of another configuration: give another --out, or remove it")
+        for name in ("network", "average", "optimizer", "schedule", "scaler"):
+            getattr(self, name).load_state_dict(state[name])
+        torch.set_rng_state(state["random"].cpu())
+        self.epoch, self.best, self.best_epoch, self.best_state = state["progress"]
 
 
-def loss(logits: Tensor, targets: Tensor) -> Tensor:
-    score, class_probs, aspects, _ = outputs(logits)
-    focal = -(targets[:, :5] * (1 - class_probs) ** 2 * logits[:, :5].log_softmax(1)).sum(1).mean()
-    issues = F.binary_cross_entropy_with_logits(logits[:, 11:], targets[:, 11:31])
-    return focal + 6 * F.mse_loss(aspects, targets[:, 5:11]) + 2 * issues + 10 * F.mse_loss(score, targets[:, 31:])
+def _moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+    """An exponential moving average, which forgets the random start sooner than it forgets later weights."""
+    return average + (new - average) * max(0.01, 9 / (10 + int(count)))
 
 
-def to_input(photos: Tensor) -> Tensor:
-    return photos.permute(0, 3, 1, 2).float() / 255
+def features(
+    network: Network, photos: Tensor, change: Callable[[Tensor], Tensor] = lambda x: x
+) -> tuple[Tensor, Tensor]:
+    """Return deep features [N, D] and statistics [N, K] of photos [N, 256, 192, 3], each batch changed first."""
+    where = device()
+    network = network.to(where).eval()
+    parts = []
+    with torch.no_grad():
+        for batch in track(photos.split(_FEATURE_BATCH), "features", transient=True):
+            deep, stats = network.features(change(to_input(batch)).to(where))
+            parts.append((deep.cpu(), stats.cpu()))
+    network.cpu()
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
-def fit(photos: Tensor, targets: Tensor, epochs: int, seed: int, flawed_share: float) -> Network:
-    """Train one network; the same seed on the same machine gives the same network."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    network = Network().to(memory_format=torch.channels_last)
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=2e-3)
-    steps = len(photos) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, epochs * steps, pct_start=0.15)
-    for _ in track(range(epochs), f"training (seed {seed})"):
-        network.train()
-        order = torch.randperm(len(photos))
-        for step in range(steps):
-            batch = order[step * BATCH : (step + 1) * BATCH]
-            x, y = augment(to_input(photos[batch]), targets[batch], flawed_share)
-            value = loss(network(x), y)
-            optimizer.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
+def fit_kernel_head(config: Config, network: Network, data: Data) -> None:
+    """Replace the head by a kernel machine on the network's features of photos, mirrored ones, and flawed ones."""
+    torch.manual_seed(config.seed)
+    count = len(data.targets)
+    plain = features(network, data.photos)
+    views, targets = [plain, features(network, data.photos[:count], lambda x: x.flip(3))], [data.targets, data.targets]
+    if config.flawed_share:
+        chosen = torch.nonzero(torch.rand(count) < config.flawed_share).flatten()
+        flawed, made = put_flaws(to_input(data.photos[chosen]), data.targets[chosen], 1.0)
+        pixels = (flawed.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+        views.append(features(network, pixels))
+        targets.append(made)
+    deep, stats = (torch.cat([view[i] for view in views]) for i in (0, 1))
+    rows = torch.cat([torch.arange(count), torch.arange(len(plain[0]), len(deep))])
+    wanted = torch.cat(targets)
+    head = KernelHead(network.deep_size, network.stats_size, min(config.landmarks, len(rows)))
+
+    def loss(logits: Tensor) -> Tensor:
+        value = label_loss(logits[rows], wanted, config.class_loss)
+        if not len(data.better) or not config.pair_weight:
+            return value
+        return value + config.pair_weight * pair_loss(logits[data.better], logits[data.worse], data.weights)
+
+    kernel_fit.fit(head, deep, stats, wanted, loss, config.seed)
+    network.head = head
+
+
+def train(
+    config: Config,
+    data: Data,
+    validation: Data,
+    folder: Path,
+    on_epoch: Callable[[int, float], None] = lambda epoch, srcc: None,
+    backbone: dict[str, Tensor] | None = None,
+) -> Network:
+    """Return a trained network, which starts from the state of a `backbone` where one is given (pretrain.py).
+
+    `folder` gets its checkpoint and network.pt.
+
+    Raises:
+        ModelError: as `make_network` and `Training.run`.
+    """
+    network = make_network(config)
+    if backbone:
+        network.backbone.load_state_dict(backbone)
+    if config.epochs:
+        network = Training(config, network, data, validation, folder).run(on_epoch)
+    if config.head == "kernel":
+        fit_kernel_head(config, network, data)
+    elif not config.epochs:
+        raise ModelError("a linear head needs --epochs: it is trained by gradient descent")
+    save(config, network, folder)
     return network.eval()
 
 
-def export(networks: list[Network], path: Path) -> None:
-    """Write one ONNX file that averages `networks`; its batch size is free."""
-    names = ["SCORE", "CLASS_PROBS", "ASPECTS", "ISSUES"]
-    torch.onnx.export(
-        Deployed(networks).eval(),
-        (torch.zeros(2, HEIGHT, WIDTH, 3, dtype=torch.uint8),),
-        str(path),
-        input_names=["PHOTOS"],
-        output_names=names,
-        dynamic_axes={name: {0: "batch"} for name in ["PHOTOS", *names]},
-        opset_version=17,
-        dynamo=False,
-    )
+def save(config: Config, network: Network, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    landmarks = len(network.head.squares) if isinstance(network.head, KernelHead) else 0
+    state = {"config": asdict(replace(config, landmarks=landmarks)), "network": network.state_dict()}
+    torch.save(state, folder / "network.pt")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder that the labels' paths start from")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of train*.jsonl, validation.jsonl")
-    parser.add_argument("--out", type=Path, default=VERSION_DIR, help="where model.onnx and the card go")
-    parser.add_argument("--epochs", type=int, default=28)
-    parser.add_argument("--seeds", type=int, default=1, help="networks to train and average")
-    parser.add_argument("--flawed-share", type=float, default=0.35, help="share of photos with a made flaw")
-    args = parser.parse_args()
+def load(folder: Path) -> tuple[Config, Network]:
+    """Return what `train` left in `folder`.
 
-    train = read_labels(args.labels / "train.jsonl")
-    second = {label["photo"]: label for label in read_labels(args.labels / "train-second.jsonl")}
-    judged = [[j for j in (label, second.get(label["photo"])) if j] for label in train]
-    targets = torch.tensor([target(judgements) for judgements in judged])
-    photos = torch.from_numpy(load_photos([args.photos / label["photo"] for label in train]))
-    networks = [fit(photos, targets, args.epochs, seed, args.flawed_share) for seed in range(args.seeds)]
-
-    args.out.mkdir(parents=True, exist_ok=True)
-    export(networks, args.out / "model.onnx")
-    validation = read_labels(args.labels / "validation.jsonl")
-    report = evaluate.report(
-        args.out / "model.onnx",
-        load_photos([args.photos / label["photo"] for label in validation]),
-        validation,
-        read_labels(args.labels / "pairs-validation.jsonl"),
-    )
-    report["training"] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "photos": len(train),
-        "epochs": args.epochs,
-        "flawed_share": args.flawed_share,
-    }
-    report["issue_impacts"] = evaluate.issue_impacts(train)
-    write_card(report, args.out / "MODEL_CARD.md")
-    (args.out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report))
+    Raises:
+        ModelError: nothing is there.
+    """
+    path = folder / "network.pt"
+    if not path.is_file():
+        raise ModelError(f"no trained network in {str(folder)!r}: run `image-score train --out {folder}` first")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    config = Config(**state["config"])
+    network = make_network(replace(config, weights=""))
+    if config.head == "kernel":
+        network.head = KernelHead(network.deep_size, network.stats_size, config.landmarks)
+    network.load_state_dict(state["network"])
+    return config, network.eval()
 
 
-if __name__ == "__main__":
-    main()
+def scores(network: Network, photos: Tensor) -> np.ndarray[Any, Any]:
+    """Return the scores [N] of photos [N, 256, 192, 3]."""
+    with torch.no_grad():
+        return torch.cat([outputs(network(to_input(part)))[0] for part in photos.split(_FEATURE_BATCH)])[:, 0].numpy()

@@ -72,6 +72,8 @@ class EmbeddedTriton(Server):
         return [
             str(binary),
             f"--model-repository={self.repository}",
+            "--model-control-mode=explicit",
+            "--load-model=*",
             f"--backend-directory={self._backends()}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             "--http-address=127.0.0.1",

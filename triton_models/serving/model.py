@@ -1,4 +1,4 @@
-"""Triton Python-backend model: decodes photos and runs model.onnx beside this file.
+"""Triton Python-backend model: decodes photos and runs model.onnx beside this file; `export` copies it there.
 
 Self-contained, so that the repository can be copied to any Triton whose Python has numpy, Pillow (and
 pillow-heif for HEIC) and onnxruntime (onnxruntime-gpu for a GPU).
@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 from PIL import Image
+
+try:
+    import triton_python_backend_utils as pb_utils
+except ImportError:  # outside Triton, where training and evaluation decode photos with the very same function
+    pb_utils = None
 
 try:
     import pillow_heif
@@ -49,7 +53,8 @@ _SIDEWAYS = (5, 6, 7, 8)
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Return the photo as [256, 192, 3] RGB: first frame, upright, transparency on white.
 
-    A JPEG is decoded at the smallest of its 1, 1/2, 1/4, 1/8 scales that has twice the pixels each way.
+    A JPEG is decoded at the smallest of its 1, 1/2, 1/4, 1/8 scales that is not smaller: libjpeg's scaling is as good
+    as ours, and costs a third.
     """
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
@@ -57,7 +62,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     # HEIF and AVIF openers hand out an upright image already.
     orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.format in FORMATS[:3] else 1
     size = (HEIGHT, WIDTH) if orientation in _SIDEWAYS else (WIDTH, HEIGHT)
-    image.draft("RGB", (2 * size[0], 2 * size[1]))
+    image.draft("RGB", size)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

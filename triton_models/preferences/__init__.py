@@ -1,0 +1,1 @@
+"""Preference pairs from search logs, and a simulator of such logs."""
