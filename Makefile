@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 REQUIREMENTS = deploy/requirements
 
-.PHONY: demo test lint bench bench-consumer kafka faults requirements model clean
+.PHONY: demo test lint bench bench-consumer bench-pairs kafka faults requirements model clean
 
 demo: $(VENV)/online ## run the whole pipeline on sample photos, or on PHOTOS=folder
 	@$(BIN)/image-score demo $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -19,6 +19,9 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/dev ## listings/s of the whole pipeline beside bare Triton
 	$(BIN)/python tests/bench/end_to_end.py $(ARGS)
+
+bench-pairs: $(VENV)/dev ## preference pairs from a simulated search log of a million impressions
+	$(BIN)/python tests/bench/pairs.py $(ARGS)
 
 bench-consumer: $(VENV)/dev $(REQUIREMENTS)/bench.txt ## the consumer beside a plain loop, FastStream and Quix Streams
 	@test -d .venv-bench || $(PYTHON) -m venv .venv-bench

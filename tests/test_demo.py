@@ -30,7 +30,7 @@ def test_demo_on_drawn_photos(tmp_path: Path) -> None:
     assert f"{tmp_path}/contact-sheet.png" in text.replace("\n", "")
     page = check_sheet(tmp_path, 48)
     assert "drawn by the project itself" in page
-    assert "Photo 1 is dark." in page
+    assert "The background of photo 1 is busy." in page
 
 
 def test_demo_on_own_photos_a_subfolder_is_a_listing(tmp_path: Path, samples: dict[str, Path]) -> None:

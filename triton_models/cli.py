@@ -263,13 +263,13 @@ _REPOSITORY = click.option(
 @models.command("list", epilog=example("image-score models list --triton triton:8001"))
 @_REPOSITORY
 @settings_options("triton")
-def list_models(repository: Path | None, **options: Any) -> None:
+def list_models(repository: Path, **options: Any) -> None:
     """List the versions, their figures, and what Triton says of each."""
-    from triton_models.serving.control import repository_of, states
-    from triton_models.serving.versions import MODEL
+    from triton_models.serving.control import states
+    from triton_models.serving.versions import MODEL, Repository
 
     settings = settings_module.load(**options)
-    found = repository_of(repository)
+    found = Repository(repository)
     said = states(settings) if settings.triton else {}
     table = Table("version", "served", "SRCC", "OPA", "MB", "Triton")
     for version in found.versions():
@@ -286,43 +286,46 @@ def list_models(repository: Path | None, **options: Any) -> None:
 @click.argument("version", type=click.IntRange(1))
 @_REPOSITORY
 @settings_options("triton")
-def promote(version: int, repository: Path | None, **options: Any) -> None:
+def promote(version: int, repository: Path, **options: Any) -> None:
     """Serve a version; no request is lost."""
     from triton_models.serving import control
+    from triton_models.serving.versions import Repository
 
     settings = settings_module.load(**options)
     require(settings, "triton")
-    control.promote(settings, control.repository_of(repository), version)
+    control.promote(settings, Repository(repository), version)
     click.echo(f"version {version} is served")
 
 
 @models.command(epilog=example("image-score models rollback --triton triton:8001"))
 @_REPOSITORY
 @settings_options("triton")
-def rollback(repository: Path | None, **options: Any) -> None:
+def rollback(repository: Path, **options: Any) -> None:
     """Serve the version that was served before."""
     from triton_models.serving import control
+    from triton_models.serving.versions import Repository
 
     settings = settings_module.load(**options)
     require(settings, "triton")
-    click.echo(f"version {control.rollback(settings, control.repository_of(repository))} is served")
+    click.echo(f"version {control.rollback(settings, Repository(repository))} is served")
 
 
 @models.command(epilog=example("image-score models shadow 3 --kafka broker:9092 --triton triton:8001"))
 @click.argument("version", type=click.IntRange(1))
 @_REPOSITORY
 @settings_options("")
-def shadow(version: int, repository: Path | None, **options: Any) -> None:
+def shadow(version: int, repository: Path, **options: Any) -> None:
     """Score the same events with a candidate version, until SIGTERM; `models compare` tells what it says.
 
     It writes to its own topic only, at Triton's lower priority: neither search nor sellers see it.
     """
     from stream.shadow import run
     from triton_models.serving import control
+    from triton_models.serving.versions import Repository
 
     settings = settings_module.load(**options)
     require(settings, "kafka", "triton")
-    with control.shadow(settings, control.repository_of(repository), version) as model:
+    with control.shadow(settings, Repository(repository), version) as model:
         run(settings, model)
 
 

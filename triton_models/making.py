@@ -78,7 +78,7 @@ def backbone_weights() -> Path:
 def recipe(weights: Path) -> training.Config:
     """Return how the default model is trained: ImageNet's features, frozen, and a kernel machine on them."""
     return training.Config(
-        backbone="timm/tf_efficientnet_lite0", weights=str(weights), head="kernel", height=160, width=120, epochs=0
+        backbone="timm/tf_efficientnet_lite0", weights=str(weights), head="kernel", height=144, width=108, epochs=0
     )
 
 

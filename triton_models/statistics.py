@@ -41,9 +41,9 @@ def _spread(m: Tensor) -> list[Tensor]:
     return [mean, _deviation((m * m).mean((2, 3)), mean)]
 
 
-def _texture(x: Tensor) -> list[Tensor]:
-    """Of photos [N, 3, H, W]: light, colour, edge and detail energy at three scales, and histograms of luma and
-    saturation of the photo and of its upper and lower borders."""
+def _texture(x: Tensor, half: Tensor) -> list[Tensor]:
+    """Of photos [N, 3, H, W], and the same at half size: light, colour, edge and detail energy at three scales, and
+    histograms of luma and saturation of the photo and of its upper and lower borders."""
     luma = _luma(x)
     features = _spread(torch.cat([luma, _saturation(x), x[:, 2:3] - luma, x[:, 0:1] - luma], 1))
     scaled = luma
@@ -51,9 +51,8 @@ def _texture(x: Tensor) -> list[Tensor]:
         detail = (scaled - F.avg_pool2d(scaled, 3, 1, 1)).abs()
         features += [*_spread(_edges(scaled)), *_spread(detail)]
         scaled = F.avg_pool2d(scaled, 2)
-    small = F.avg_pool2d(x, 4)
     centres = torch.linspace(0, 1, _BINS, device=x.device).view(1, _BINS, 1, 1)
-    for m in (_luma(small), F.avg_pool2d(_saturation(x), 4)):
+    for m in (F.avg_pool2d(_luma(half), 2), F.avg_pool2d(_saturation(half), 2)):
         bins = torch.exp(-(((m - centres) * _BINS) ** 2))
         border = torch.cat([bins[..., :4, :], bins[..., -4:, :]], 2)
         features += [bins.mean((2, 3)), border.mean((2, 3))]
@@ -106,15 +105,17 @@ def _layout(x: Tensor) -> list[Tensor]:
     features.append((luma - luma.flip(3)).abs().mean((2, 3)))
     for mask in (luma > 0.95, luma < 0.06, (luma > 0.75) & (saturation < 0.12)):
         features.append(mask.to(x.dtype).mean((2, 3)))
-    for size in (4, 8, 16):
-        mean = F.avg_pool2d(luma, size)
-        features += [_deviation(F.avg_pool2d(luma * luma, size), mean).mean((2, 3)), _spread(mean)[1]]
-        colours = F.avg_pool2d(x, size)
-        features.append((colours - colours.mean((2, 3), keepdim=True)).abs().mean((2, 3)))
+    coarse, square = F.avg_pool2d(x, 2), F.avg_pool2d(luma * luma, 2)
+    for _ in range(3):
+        coarse, square = F.avg_pool2d(coarse, 2), F.avg_pool2d(square, 2)
+        mean = _luma(coarse)
+        features += [_deviation(square, mean).mean((2, 3)), _spread(mean)[1]]
+        features.append((coarse - coarse.mean((2, 3), keepdim=True)).abs().mean((2, 3)))
     return features
 
 
 def statistics(x: Tensor) -> Tensor:
     """Return the statistics [N, K] of photos `x` [N, 3, 256, 192] in 0..1; mirroring a photo changes none of them
     but the profile of columns."""
-    return torch.cat([*_texture(x), *_layout(F.avg_pool2d(x, 2))], 1)
+    half = F.avg_pool2d(x, 2)
+    return torch.cat([*_texture(x, half), *_layout(half)], 1)

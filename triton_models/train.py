@@ -29,7 +29,7 @@ _FEATURE_BATCH = 64
 
 @dataclass(frozen=True)
 class Config:
-    """How to train. Kept in the checkpoint: a run resumes only with the same one (but for `epochs`... of more runs)."""
+    """How to train. Kept in the checkpoint: a run resumes only with the very same one."""
 
     backbone: str = COMPACT
     weights: str = ""

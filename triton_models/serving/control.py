@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
@@ -93,7 +92,3 @@ def shadow(settings: Settings, repository: Repository, number: int) -> Iterator[
         repository.remove_shadow()
         with connected(settings) as client:
             client.unload_model(SHADOW)
-
-
-def repository_of(path: Path | None) -> Repository:
-    return Repository(path) if path else Repository()
