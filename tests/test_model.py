@@ -23,6 +23,7 @@ from stream.photo import check_header
 from stream.settings import Settings
 from tests.conftest import jpeg
 from triton_models.photos import load_photos
+from triton_models.serving import model as served
 from triton_models.serving.versions import Repository
 
 VERSION = Repository().version(Repository().served).folder
@@ -236,6 +237,10 @@ def test_model_beats_the_baselines() -> None:
     for metric, floor in made_by_hand.items():
         others = [value["value"] for name, value in card[metric].items() if name != "model"]
         assert card[metric]["model"]["value"] > max(*others, floor)
+
+
+def test_served_code_is_the_projects() -> None:
+    assert (VERSION / "model.py").read_bytes() == Path(served.__file__).read_bytes()
 
 
 def test_model_file_is_small() -> None:

@@ -14,6 +14,7 @@ from stream.publish import event_of
 from tests.conftest import jpeg
 from tests.examples import EVENT
 from tests.pipeline import Pipeline, committed, listing_id, wait_for
+from triton_models.serving.versions import Repository
 
 
 def test_event_becomes_record_score_and_hint(pipeline: Pipeline) -> None:
@@ -23,18 +24,18 @@ def test_event_becomes_record_score_and_hint(pipeline: Pipeline) -> None:
     hint = pipeline.wait_for_hint(listing)
     assert record.score == pytest.approx(score.score, abs=1e-4)
     assert record.cover_score == pytest.approx(score.photos[0].score, abs=1e-4)
-    assert (record.event_version, record.model_version, record.partial) == (1, 1, False)
+    assert (record.event_version, record.model_version, record.partial) == (1, Repository().served, False)
     assert score.event.seller_id == hint.seller_id == "s42"
     assert sum(score.photos[0].class_probs) == pytest.approx(1, abs=1e-3)
     assert score.timings_ms.total >= score.timings_ms.infer > 0
 
 
-def test_dark_photo_earns_a_tip_in_the_sellers_language(pipeline: Pipeline, samples: dict[str, bytes]) -> None:
-    url = pipeline.host.put("dark.jpg", samples["t-shirt-dark"].read_bytes())  # type: ignore[attr-defined]
+def test_cluttered_photo_earns_a_tip_in_the_sellers_language(pipeline: Pipeline, samples: dict[str, bytes]) -> None:
+    url = pipeline.host.put("cluttered.jpg", samples["t-shirt-cluttered"].read_bytes())  # type: ignore[attr-defined]
     hints = {locale: pipeline.wait_for_hint(pipeline.publish(url, locale=locale)) for locale in ("en", "ja-JP", "fr")}
-    assert {locale: hint.tips[0].kind for locale, hint in hints.items()} == dict.fromkeys(hints, "dark")
-    assert hints["en"].tips[0].text.startswith("Photo 1 is dark.")
-    assert hints["ja-JP"].tips[0].text.startswith("1枚目の写真が暗めです。")
+    assert {locale: hint.tips[0].kind for locale, hint in hints.items()} == dict.fromkeys(hints, "busy_background")
+    assert hints["en"].tips[0].text.startswith("The background of photo 1 is busy.")
+    assert hints["ja-JP"].tips[0].text.startswith("1枚目の写真の背景がにぎやか")
     assert hints["fr"].tips[0].text == hints["en"].tips[0].text
 
 
