@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas import DeadLetter, DeadLetterType, MessageError
 from stream.errors import DependencyError, FencedError, ImageScoreError
-from stream.kafka import MAX_LETTER_BYTES, client_config, partitions
+from stream.kafka import MAX_LETTER_BYTES, client_config, partitions, read_topic
 from stream.settings import Settings
 
 MARK, PLACE, REPLAY_OF = "dlq-mark", "dlq-place", "replay-of"
@@ -96,7 +96,7 @@ def entries(settings: Settings) -> list[Entry]:
     """
     found: dict[str, Entry] = {}
     marks: dict[str, str] = {}
-    for message in _read(settings, settings.dlq_topic):
+    for message in read_topic(settings, settings.dlq_topic):
         partition, offset = _where(message)
         headers: Any = dict(message.headers() or ())
         if MARK in headers:
@@ -223,27 +223,3 @@ def _where(message: Message) -> tuple[int, int]:
     assert partition is not None
     assert offset is not None
     return partition, offset
-
-
-def _read(settings: Settings, topic: str) -> Iterator[Message]:
-    """Yield what a topic holds now, committed transactions alone."""
-    ours = {"group.id": "unused", "enable.auto.commit": False, "enable.partition.eof": True}
-    consumer = Consumer(client_config(settings) | ours)
-    try:
-        left = set(partitions(consumer, topic))
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in left])
-        while left:
-            message = consumer.poll(_TIMEOUT_S)
-            if message is None:
-                raise DependencyError(f"Kafka at {settings.kafka} does not answer: {topic} could not be read")
-            error = message.error()
-            if error is None:
-                yield message
-            elif error.code() == KafkaError._PARTITION_EOF:
-                left.discard(message.partition() or 0)
-            else:
-                raise DependencyError(f"{topic} cannot be read: {error.str()}; image-score topics create makes it")
-    except KafkaException as error:
-        raise DependencyError(f"Kafka at {settings.kafka}: {error.args[0].str()}") from None
-    finally:
-        consumer.close()

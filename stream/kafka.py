@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -59,6 +60,34 @@ def check(settings: Settings, timeout_s: float = 10.0) -> None:
 def partitions(consumer: Consumer, topic: str) -> list[int]:
     """Return the numbers of a topic's partitions; none when it is not there."""
     return list(consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions)
+
+
+def read_topic(settings: Settings, topic: str) -> Iterator[Message]:
+    """Yield what a topic holds now, committed transactions alone.
+
+    Raises:
+        DependencyError: Kafka does not answer, or the topic cannot be read; names it.
+    """
+    ours = {"group.id": "unused", "enable.auto.commit": False, "enable.partition.eof": True}
+    consumer = Consumer(client_config(settings) | ours)
+    try:
+        left = set(partitions(consumer, topic))
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in left])
+        while left:
+            message = consumer.poll(_TIMEOUT_S)
+            if message is None:
+                raise DependencyError(f"Kafka at {settings.kafka} does not answer: {topic} could not be read")
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                left.discard(message.partition() or 0)
+            else:
+                raise DependencyError(f"{topic} cannot be read: {error.str()}; image-score topics create makes it")
+    except KafkaException as error:
+        raise DependencyError(f"Kafka at {settings.kafka}: {error.args[0].str()}") from None
+    finally:
+        consumer.close()
 
 
 def topics(settings: Settings) -> list[NewTopic]:

@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
-
 from schemas import ImageScore, MessageError
 from stream.consumer import Output, Record
-from stream.kafka import client_config, partitions
+from stream.kafka import read_topic
 from stream.scorer import EventFailed, Outcome, Scorer
 from stream.settings import Settings
 from stream.worker import consumer_config, run_in_loop, score_events
-
-_TIMEOUT_S = 30.0
 
 
 class ShadowScorer(Scorer):
@@ -47,24 +43,16 @@ def run(settings: Settings, model: str) -> None:
 
 def read_scores(settings: Settings, topic: str) -> dict[tuple[str, int, str], tuple[float, dict[str, float]]]:
     """Return (listing, version, photo) -> (score, issues) of all that a topic of scores holds now."""
-    ours = {"group.id": "unused", "enable.auto.commit": False, "enable.partition.eof": True}
-    consumer = Consumer(client_config(settings) | ours)
     found: dict[tuple[str, int, str], tuple[float, dict[str, float]]] = {}
-    try:
-        left = set(partitions(consumer, topic))
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in left])
-        while left and (message := consumer.poll(_TIMEOUT_S)) is not None:
-            error, value = message.error(), message.value()
-            if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                left.discard(message.partition() or 0)
-            elif error is None and value is not None:
-                try:
-                    score = ImageScore.from_json(value)
-                except MessageError:
-                    continue
-                for photo in score.photos:
-                    key = score.listing_id, score.event.version, photo.photo_id
-                    found[key] = photo.score, {issue.value: p for issue, p in photo.issues.items()}
-    finally:
-        consumer.close()
+    for message in read_topic(settings, topic):
+        value = message.value()
+        if value is None:
+            continue
+        try:
+            score = ImageScore.from_json(value)
+        except MessageError:
+            continue
+        for photo in score.photos:
+            key = score.listing_id, score.event.version, photo.photo_id
+            found[key] = photo.score, {issue.value: p for issue, p in photo.issues.items()}
     return found

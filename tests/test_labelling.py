@@ -245,7 +245,8 @@ def test_batch_that_was_sent_is_not_sent_again(endpoint: LabellingEndpoint, phot
 
     from triton_models.labelling.answers import Answers
     from triton_models.labelling.batch import BatchLabeller
-    from triton_models.labelling.labeller import Options, jobs_of, photos_below
+    from triton_models.labelling.labeller import Options, jobs_of
+    from triton_models.photos import photos_below
 
     endpoint.polls_until_done = 3
     rubric, options = Rubric(), Options("m")

@@ -123,6 +123,13 @@ def test_list_tells_what_is_served(triton: EmbeddedTriton) -> None:
     assert "yes" not in rows["2"]
 
 
+def test_list_is_of_the_projects_repository_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMAGE_SCORE_REPOSITORY", raising=False)
+    result = CliRunner().invoke(main, ["models", "list"])
+    assert result.exit_code == 0, result.output
+    assert f"│ {Repository().served} " in result.output
+
+
 def test_version_that_is_not_there_is_named(triton: EmbeddedTriton) -> None:
     result = run(triton, "promote", "9")
     assert result.exit_code == 1

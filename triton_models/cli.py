@@ -14,6 +14,7 @@ from rich.table import Table
 from stream import settings as settings_module
 from stream.cli_options import Group, console, example, require, settings_options
 from stream.errors import ImageScoreError
+from triton_models import REPOSITORY
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
@@ -55,10 +56,11 @@ def label(photos: Path, out: Path, model: str, endpoint: str, api_key: str, rubr
     from triton_models.labelling.answers import Answers
     from triton_models.labelling.limits import Budget
     from triton_models.labelling.prompt import RUBRIC, Rubric
+    from triton_models.photos import photos_below
 
     rules = Rubric(rubric or RUBRIC)
     options = labeller.Options(model, o["samples"], o["concurrency"], timeout_s=o["timeout"])
-    jobs = labeller.jobs_of(labeller.photos_below(photos), rules, options)
+    jobs = labeller.jobs_of(photos_below(photos), rules, options)
     budget = Budget(o["budget"], o["price_in"], o["price_out"], options.max_tokens)
 
     async def run(answers: Answers) -> labeller.Outcome:
@@ -256,6 +258,7 @@ _REPOSITORY = click.option(
     "--repository",
     type=_FOLDER,
     envvar="IMAGE_SCORE_REPOSITORY",
+    default=REPOSITORY,
     help="Triton's model repository; default: the project's",
 )
 

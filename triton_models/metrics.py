@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,12 @@ def interval(count: int, metric: Callable[[Rows], float], resamples: int = RESAM
     """Return `metric` of all `count` rows, and its 95% percentile-bootstrap interval over resampled rows."""
     rng = np.random.default_rng(seed)
     values = [metric(rng.integers(0, count, count)) for _ in range(resamples)]
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return {k: round(float(v), 4) for k, v in (("value", metric(np.arange(count))), ("low", low), ("high", high))}
+    return _figure(metric(np.arange(count)), values)
+
+
+def _figure(value: float, resampled: Sequence[float] | Floats) -> Figure:
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    return {k: round(float(v), 4) for k, v in (("value", value), ("low", low), ("high", high))}
 
 
 def correlation_interval(scores: Floats, truth: Floats, ranks: bool, resamples: int = RESAMPLES) -> Figure:
@@ -36,8 +40,7 @@ def correlation_interval(scores: Floats, truth: Floats, ranks: bool, resamples: 
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     with np.errstate(invalid="ignore"):
         found = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
-    low, high = np.nanpercentile(found[1:], [2.5, 97.5])
-    return {k: round(float(v), 4) for k, v in (("value", found[0]), ("low", low), ("high", high))}
+    return _figure(found[0], found[1:])
 
 
 def srcc(scores: Floats, truth: Floats) -> float:

@@ -13,7 +13,21 @@ from rich.progress import track
 from triton_models.errors import LabelError
 from triton_models.serving.model import HEIGHT, WIDTH, decode
 
-__all__ = ["HEIGHT", "WIDTH", "decode", "load_photos"]
+__all__ = ["HEIGHT", "WIDTH", "decode", "load_photos", "photos_below"]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def photos_below(folder: Path) -> list[Path]:
+    """Return the photos of a folder and its subfolders, sorted.
+
+    Raises:
+        LabelError: there are none.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise LabelError(f"no photos in {str(folder)!r}: it must hold files that end in {', '.join(SUFFIXES)}")
+    return found
 
 
 def load_photos(folder: Path, names: Sequence[str]) -> NDArray[np.uint8]:

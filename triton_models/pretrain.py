@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from triton_models.data import to_input, vary
 from triton_models.degrade import FLAWS, NAMES
 from triton_models.errors import LabelError
-from triton_models.labelling.labeller import photos_below
 from triton_models.network import Network
-from triton_models.photos import load_photos
+from triton_models.photos import load_photos, photos_below
 from triton_models.train import Config, device, make_network
 
 _LEAST_GAP = 0.2

@@ -159,11 +159,8 @@ class Training:
         return loss + self.config.pair_weight * pair_loss(better, worse, pairs[2].to(self.device))
 
     def _validate(self) -> float:
-        network = self.average.module.eval()
-        with torch.no_grad():
-            batches = self.validation.photos[: len(self.validation.targets)].split(_FEATURE_BATCH)
-            found = [outputs(network(to_input(photos).to(self.device)))[0].cpu() for photos in batches]
-        value = metrics.srcc(torch.cat(found)[:, 0].numpy(), self.validation.targets[:, 31].numpy())
+        found = scores(self.average.module.eval(), self.validation.photos[: len(self.validation.targets)])
+        value = metrics.srcc(found, self.validation.targets[:, 31].numpy())
         return -1.0 if math.isnan(value) else value
 
     def _save(self) -> None:
@@ -291,7 +288,9 @@ def load(folder: Path) -> tuple[Config, Network]:
     return config, network.eval()
 
 
-def scores(network: Network, photos: Tensor) -> np.ndarray[Any, Any]:
-    """Return the scores [N] of photos [N, 256, 192, 3]."""
+def scores(network: nn.Module, photos: Tensor) -> np.ndarray[Any, Any]:
+    """Return the scores [N] of photos [N, 256, 192, 3], reckoned where the network is."""
+    where = next(network.parameters()).device
     with torch.no_grad():
-        return torch.cat([outputs(network(to_input(part)))[0] for part in photos.split(_FEATURE_BATCH)])[:, 0].numpy()
+        found = [outputs(network(to_input(part).to(where)))[0].cpu() for part in photos.split(_FEATURE_BATCH)]
+    return torch.cat(found)[:, 0].numpy()

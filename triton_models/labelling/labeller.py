@@ -12,12 +12,11 @@ from typing import Any
 import openai
 from openai import AsyncOpenAI
 
-from triton_models.errors import EndpointError, LabelError
+from triton_models.errors import EndpointError
 from triton_models.labelling.answers import Answers, Key, photo_hash
 from triton_models.labelling.limits import Budget, RateLimit
 from triton_models.labelling.prompt import Answer, MalformedAnswer, MalformedPhoto, Rubric, encode_photo, parse, request
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 _PASSING = (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError)  # a time-out is one of these
 _REJECTED_IN_A_ROW = 10
@@ -26,7 +25,7 @@ _REJECTED_IN_A_ROW = 10
 
 @dataclass(frozen=True)
 class Options:
-    """How to ask. `tries` bounds both the tries of a request that fails and the answers asked of a photo."""
+    """How to ask: `tries` of a request that fails, `corrections` of an answer that is malformed."""
 
     model: str
     samples: int = 1
@@ -67,18 +66,6 @@ class SetAside(Exception):
 
 class _OverBudget(Exception):
     pass
-
-
-def photos_below(folder: Path) -> list[Path]:
-    """Return the photos of a folder and its subfolders, sorted.
-
-    Raises:
-        LabelError: there are none.
-    """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise LabelError(f"no photos in {str(folder)!r}: it must hold files that end in {', '.join(SUFFIXES)}")
-    return found
 
 
 def jobs_of(photos: Sequence[Path], rubric: Rubric, options: Options) -> list[Job]:

@@ -16,17 +16,17 @@ import polars as pl
 
 from triton_models.errors import LabelError
 
-COLUMNS: dict[str, tuple[tuple[pl.DataType | type[pl.DataType], ...], str]] = {
-    "search_id": ((pl.String,), "one result page that one buyer saw"),
-    "listing_id": ((pl.String,), "the listing"),
-    "photo": ((pl.String,), "its cover photo: a path or an id"),
-    "category": ((pl.String,), "the listing's category"),
-    "title": ((pl.String,), "the listing's title"),
-    "price": ((pl.Float64,), "the listing's price, above 0"),
-    "position": ((pl.Int64,), "rank on the page, from 1"),
-    "seen": ((pl.Boolean,), "whether the result was on the buyer's screen"),
-    "clicked": ((pl.Boolean,), "whether the buyer opened it"),
-    "bought": ((pl.Boolean,), "whether the buyer bought it"),
+COLUMNS: dict[str, tuple[type[pl.DataType], str]] = {
+    "search_id": (pl.String, "one result page that one buyer saw"),
+    "listing_id": (pl.String, "the listing"),
+    "photo": (pl.String, "its cover photo: a path or an id"),
+    "category": (pl.String, "the listing's category"),
+    "title": (pl.String, "the listing's title"),
+    "price": (pl.Float64, "the listing's price, above 0"),
+    "position": (pl.Int64, "rank on the page, from 1"),
+    "seen": (pl.Boolean, "whether the result was on the buyer's screen"),
+    "clicked": (pl.Boolean, "whether the buyer opened it"),
+    "bought": (pl.Boolean, "whether the buyer bought it"),
 }
 """The columns of a search log, their types and meanings; one row is one result of one search (an impression)."""
 
@@ -56,7 +56,7 @@ def read_log(path: Path) -> pl.LazyFrame:
         raise LabelError(f"cannot read search log {str(path)!r}: {error}: give a Parquet or .csv file") from None
     if missing := [name for name in COLUMNS if name not in schema]:
         raise LabelError(f"search log {str(path)!r} lacks {', '.join(missing)}: see `image-score pairs --help`")
-    return frame.select(pl.col(name).cast(kinds[0]) for name, (kinds, _) in COLUMNS.items())
+    return frame.select(pl.col(name).cast(kind) for name, (kind, _) in COLUMNS.items())
 
 
 def propensities(log: pl.LazyFrame) -> pl.DataFrame:
