@@ -161,33 +161,22 @@ def check(network: Network, path: Path, photos: NDArray[np.uint8]) -> float:
     return worst
 
 
-def export(
-    network: Network,
-    photos: NDArray[np.uint8],
-    repository: Repository,
-    target: Path,
-    figures: dict[str, Any],
-    training: dict[str, Any],
+def write_version(
+    model: Path, repository: Repository, target: Path, figures: dict[str, Any], training: dict[str, Any]
 ) -> None:
     """Write a version's folder `target` with model.onnx, model.py, metrics.json and its card.
 
     The folder appears whole, so that a Triton that looks meanwhile never sees a part of it. It is not served before
     it is promoted, where another version has been.
-
-    Raises:
-        ModelError: the ONNX file is not what was trained.
     """
     if repository.versions():
         repository.pin()
     with tempfile.TemporaryDirectory(dir=repository.path, prefix=".export-") as part:
         folder = Path(part) / "version"
         folder.mkdir()
-        to_onnx(network, folder / "model.onnx")
-        difference = check(network, folder / "model.onnx", photos)
+        shutil.copy(model, folder / "model.onnx")
         shutil.copy(_SERVED, folder / "model.py")
-        kept = {name: value for name, value in figures.items() if name != "predictions"}
-        size = (folder / "model.onnx").stat().st_size
-        kept |= {"training": training, "export": {"bytes": size, "largest_difference": round(difference, 6)}}
+        kept = {name: value for name, value in figures.items() if name != "predictions"} | {"training": training}
         (folder / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n")
         write_card(kept, int(target.name), folder / "MODEL_CARD.md")
         folder.rename(target)

@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +19,8 @@ from triton_models import train as training
 from triton_models.data import load_data
 from triton_models.errors import ModelError
 from triton_models.evaluate import evaluate, issue_impacts
-from triton_models.export import export, to_onnx
-from triton_models.labels import read_labels, read_pairs
+from triton_models.export import check, to_onnx, write_version
+from triton_models.labels import LabelledPhoto, read_labels, read_pairs
 from triton_models.photos import load_photos
 from triton_models.report import write_report
 from triton_models.serving.versions import Repository
@@ -39,11 +40,14 @@ def export_run(
     number: int | None = None,
     repository: Path | None = None,
     harmed: int = 100,
+    impacts_of: Sequence[LabelledPhoto] = (),
 ) -> tuple[Path, dict[str, Any]]:
     """Measure the network of `run` and export it; write its report beside it. Return the version's folder, figures.
 
+    What each issue costs is reckoned from `impacts_of`, else from the photos that it is measured on.
+
     Raises:
-        LabelError, ModelError: as `evaluate` and `export`.
+        LabelError, ModelError: as `check` and `evaluate`.
     """
     config, network = training.load(run)
     versions = Repository(repository or REPOSITORY)
@@ -52,13 +56,14 @@ def export_run(
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
         to_onnx(network, model)
+        difference = check(network, model, load_photos(photos, [photo.photo for photo in labelled[:_CHECKED]]))
         figures = evaluate(model, photos, labelled, preferences, ceilings, harmed)
-    write_report(figures, photos, run / "report", "Image Score: evaluation")
-    checked = load_photos(photos, [photo.photo for photo in labelled[:_CHECKED]])
-    made = {"date": datetime.now(UTC).date().isoformat(), "photos": trained_on, **asdict(config)}
-    made["weights"] = Path(config.weights).name
-    figures.setdefault("issue_impacts", issue_impacts(labelled))
-    export(network, checked, versions, target, figures, made)
+        write_report(figures, photos, run / "report", "Image Score: evaluation")
+        figures["export"] = {"bytes": model.stat().st_size, "largest_difference": round(difference, 6)}
+        figures["issue_impacts"] = issue_impacts(impacts_of or labelled)
+        made = {"date": datetime.now(UTC).date().isoformat(), "photos": trained_on, **asdict(config)}
+        made["weights"] = Path(config.weights).name
+        write_version(model, versions, target, figures, made)
     return target, figures
 
 
@@ -100,11 +105,15 @@ def main(photos: Path, labels: Path, out: Path, repository: Path) -> None:
     training.train(recipe(backbone_weights()), data, nothing, out)
     pairs = labels / "pairs-validation.jsonl"
     target, figures = export_run(
-        out, photos, (labels / "validation.jsonl",), pairs, CEILINGS, len(learned), None, repository
+        out,
+        photos,
+        (labels / "validation.jsonl",),
+        pairs,
+        CEILINGS,
+        len(learned),
+        repository=repository,
+        impacts_of=learned,
     )
-    kept = json.loads((target / "metrics.json").read_text())
-    kept["issue_impacts"] = issue_impacts(learned)
-    (target / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n")
     shown = {name: figures[name]["model"] for name in ("srcc", "opa")}
     click.echo(json.dumps({"version": int(target.name), **shown, "report": str(out / "report" / "report.html")}))
 
