@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import redis.asyncio
 from redis.exceptions import RedisError
 
 from schemas import RedisRecord, record_key, tombstone_key
 from schemas.redis_record import VERSION_OFFSET
+from stream import redis_client
 from stream.consumer import CircuitBreaker, waiting
 from stream.errors import DependencyError, SettingsError
+from stream.redis_client import AnyRedis
 from stream.settings import Settings, shown
 
 # KEYS: record, tombstone. ARGV: version, record ('' deletes), tombstone's life in ms. Returns 1 if applied, 0 if older.
@@ -39,17 +39,14 @@ return 1
 _Write = tuple[str, int, bytes, "asyncio.Future[bool]"]
 
 
-def connect(settings: Settings) -> redis.asyncio.Redis:
+def connect(settings: Settings) -> AnyRedis:
     """Return a client for `settings.redis`.
 
     Raises:
-        SettingsError: the URL is not one that redis-py reads.
+        SettingsError: the URL is not one of those that `stream.redis_client` reads.
     """
-    options: dict[str, Any] = {"socket_timeout": 10, "socket_connect_timeout": 5}
-    if settings.redis_ssl_ca:
-        options |= {"ssl_ca_certs": settings.redis_ssl_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED}
     try:
-        return redis.asyncio.Redis.from_url(settings.redis, **options)
+        return redis_client.connect(settings.redis, settings.redis_ssl_ca, socket_timeout=10, socket_connect_timeout=5)
     except ValueError as error:
         text = f"redis: {error} (got {shown(settings.redis)!r}); set IMAGE_SCORE_REDIS to redis://host:port/0"
         raise SettingsError(text) from None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,20 +53,6 @@ class TritonWithTls(EmbeddedTriton):
 
     def command(self) -> list[str]:
         return [*super().command(), *self._tls]
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with: apt-get install openssl")
-    folder = tmp_path_factory.mktemp("tls")
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files], check=True, capture_output=True
-    )
-    return folder / "cert.pem", folder / "key.pem"
 
 
 @pytest.fixture(scope="module")

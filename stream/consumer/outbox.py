@@ -17,6 +17,7 @@ log = logging.getLogger("image_score.consumer")
 DeliveryReport = Callable[[KafkaError | None, Message], None]
 _POLL_S = 0.01
 _TRANSACTION_S = 30.0
+_STEP_S = 10.0
 _PASSING = (
     KafkaError._MSG_TIMED_OUT,
     KafkaError._PURGE_QUEUE,
@@ -120,13 +121,14 @@ class Transactions:
 
     def start(self) -> None:
         """Fence whoever had the name before, and end what it left open."""
-        _until_done(lambda: self._producer.init_transactions(_TRANSACTION_S))
+        _until_done(lambda: self._producer.init_transactions(_STEP_S), 4 * _TRANSACTION_S)
 
     def commit(self, outputs: Sequence[Output], offsets: list[TopicPartition], consumer: Consumer) -> bool:
         """Commit all in one transaction; return False when it was aborted: nothing is visible, try again later.
 
         Raises:
             Fenced: another producer took over the name.
+            KafkaException: the brokers did not finish a step in time; by now they have aborted the transaction.
         """
         producer = self._producer
         try:
@@ -135,14 +137,16 @@ class Transactions:
                 produce(producer, output)
             if offsets:
                 metadata = consumer.consumer_group_metadata()
-                _until_done(lambda: producer.send_offsets_to_transaction(offsets, metadata, _TRANSACTION_S))
-            _until_done(lambda: producer.commit_transaction(_TRANSACTION_S))
+                _until_done(lambda: producer.send_offsets_to_transaction(offsets, metadata, _STEP_S))
+            _until_done(lambda: producer.commit_transaction(_STEP_S))
         except KafkaException as failure:
             error = failure.args[0]
             if error.fatal() or error.code() in _FENCED:
                 raise Fenced(f"transactions of this instance were taken over: {error.str()}") from None
+            if error.retriable():
+                raise
             log.warning("transaction aborted, it will be tried again: %s", error.str())
-            _until_done(lambda: producer.abort_transaction(_TRANSACTION_S))
+            _until_done(lambda: producer.abort_transaction(_STEP_S))
             return False
         return True
 
@@ -169,9 +173,9 @@ def _has_queued(producer: Producer, output: Output, on_delivery: DeliveryReport 
     return True
 
 
-def _until_done(step: Callable[[], object]) -> None:
-    """Run one transactional step again while the brokers ask for that."""
-    deadline = time.monotonic() + 4 * _TRANSACTION_S
+def _until_done(step: Callable[[], object], within_s: float = _TRANSACTION_S) -> None:
+    """Run one transactional step again while the brokers ask for that; by default as long as a transaction may last."""
+    deadline = time.monotonic() + within_s
     while True:
         try:
             step()

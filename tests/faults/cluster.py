@@ -80,11 +80,17 @@ class ScorerProcess(PipelineProcess):
         self.log = Path("/dev/full") if full else self._written_log
 
     def is_ready(self) -> bool:
+        return self.health()[0] == 200
+
+    def health(self) -> tuple[int, str]:
+        """Return what /livez answers, status (0: nothing) and body."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/livez", timeout=1):
-                return True
-        except (urllib.error.URLError, OSError):
-            return False
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/livez", timeout=1) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
 
 
 class Load(threading.Thread):
@@ -164,7 +170,7 @@ class Cluster:
         self._exit = ExitStack()
         self.suspensions = 0
         self.exits: list[str] = []
-        """How processes ended by themselves."""
+        """How processes ended by themselves, or were stuck."""
         self.module = ""
         self.scorers: list[ScorerProcess] = []
 
@@ -210,7 +216,14 @@ class Cluster:
         return PipelineProcess("hints", self.settings)
 
     def revive(self) -> None:
-        """Start what has ended again, as Kubernetes would."""
+        """Start what has ended, or says that it is stuck, again, as Kubernetes would."""
+        for scorer in self.scorers:
+            status, facts = scorer.health()
+            if status == 503:
+                self.exits.append(f"{scorer.name} was stuck: {facts} {_end_of_log(scorer)}")
+                scorer.kill()
+                scorer.stop(keep_files=True)
+                scorer.start()
         for process in (*self.scorers, self.hints, self.triton):
             if process.exit_code is not None:
                 self.exits.append(f"{process.name} ended with {process.exit_code}: {_end_of_log(process)}")

@@ -28,7 +28,7 @@ from tests.faults.checker import Checker, Verdict
 from tests.faults.cluster import IN_FLIGHT, Cluster
 from tests.real_kafka import missing
 
-SETTLE_S = 120.0
+SETTLE_S = 180.0
 _SNAPSHOT_S = 1.0
 
 
@@ -109,6 +109,8 @@ def run_rounds(
 def problems(verdict: Verdict, cluster: Cluster) -> list[str]:
     """Return what must not be. A suspended scorer may do once more what it had in flight, when at least once."""
     found = [*verdict.lost, *verdict.older_won, *verdict.out_of_order, *verdict.hints_lost]
+    if found:
+        print(*cluster.exits, *(f"{s.name}: {s.health()}" for s in cluster.scorers), sep="\n", file=sys.stderr)
     if cluster.settings.delivery == "exactly_once":
         found += [*verdict.duplicated, *verdict.handled_again]
     elif len(verdict.handled_again) > IN_FLIGHT * cluster.suspensions:
@@ -164,7 +166,7 @@ def main(
     table = Table(*figures)
     table.add_row(*map(str, figures.values()))
     Console().print(table)
-    for line in [*cluster.exits, *found[:20]]:
+    for line in found[:20]:
         print(line, file=sys.stderr)
     seconds = round(time.monotonic() - started)
     summary = {"rounds": done.total(), "seed": seed, "delivery": delivery, "brokers": brokers, "seconds": seconds}

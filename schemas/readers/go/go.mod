@@ -1,0 +1,3 @@
+module imagescore
+
+go 1.19
