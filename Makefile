@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 REQUIREMENTS = deploy/requirements
 
-.PHONY: demo test lint bench bench-consumer bench-pairs kafka faults requirements model clean
+.PHONY: demo test lint bench bench-consumer bench-lookup bench-pairs kafka faults requirements model proto clean
 
 demo: $(VENV)/online ## run the whole pipeline on sample photos, or on PHOTOS=folder
 	@$(BIN)/image-score demo $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -19,6 +19,9 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/dev ## listings/s of the whole pipeline beside bare Triton
 	$(BIN)/python tests/bench/end_to_end.py $(ARGS)
+
+bench-lookup: $(VENV)/dev ## lookups at search time beside raw MGETs of the same keys, a million listings in Redis
+	$(BIN)/python tests/bench/lookup.py $(ARGS)
 
 bench-pairs: $(VENV)/dev ## preference pairs from a simulated search log of a million impressions
 	$(BIN)/python tests/bench/pairs.py $(ARGS)
@@ -74,6 +77,9 @@ requirements: ## pin every dependency again, with hashes
 	  $(PIN) $$([ $$name = online ] || echo "--extra $$name") $$([ $$name = online -o $$name = bench ] || echo "--extra train") pyproject.toml $(REQUIREMENTS)/build.in \
 	    -o $(REQUIREMENTS)/$$name.txt; \
 	done
+
+proto: $(VENV)/dev ## make Python's code from schemas/lookup.proto again
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. schemas/lookup.proto
 
 clean:
 	rm -rf .venv .venv-bench .venv-pin .kafka image-score-demo build

@@ -148,6 +148,17 @@ def get(listing_id: str, **options: Any) -> None:
     click.echo(record.to_json())
 
 
+@main.command("lookup-service", epilog=example("image-score lookup-service --redis redis://cache:6379/0"))
+@settings_options("redis", "lookup_")
+def lookup_service(**options: Any) -> None:
+    """Serve scores to search over HTTP and gRPC until SIGTERM; /docs describes it."""
+    from stream.lookup.service import run
+
+    settings = settings_module.load(**options)
+    require(settings, "redis")
+    run(settings)
+
+
 @main.command(epilog=example("image-score backfill --since 7d --events-per-s 50"))
 @click.option("--since", help="only events from this time on: 2026-01-31T09:30:00Z, or 30m, 2h, 7d for so long ago")
 @click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="events, one JSON a line")

@@ -29,7 +29,10 @@ class Settings(BaseSettings):
     kafka_ssl_ca: str = Field("", description="PEM file of the authority that signed the brokers; empty: the system's")
     kafka_ssl_cert: str = Field("", description="PEM file of the client certificate, for mutual TLS")
     kafka_ssl_key: str = Field("", description="PEM file of the client key, for mutual TLS")
-    redis: str = Field("", description="redis:// or rediss:// URL, user and password in it; empty: embedded")
+    redis: str = Field(
+        "",
+        description="redis://, redis+sentinel:// or redis+cluster:// URL, with user and password; empty: embedded",
+    )
     redis_ssl_ca: str = Field("", description="PEM file of the authority that signed Redis; empty: the system's")
     triton: str = Field("", description="Triton gRPC address, host:port; empty: embedded")
     triton_tls: bool = Field(False, description="speak TLS to Triton")
@@ -102,6 +105,14 @@ class Settings(BaseSettings):
     cover_margin: float = Field(
         0.08, ge=0, le=1, description="how much better another photo must be to become the cover"
     )
+
+    lookup_budget_s: float = Field(0.02, gt=0, le=10, description="a lookup answers within this time")
+    lookup_neutral: float = Field(0.5, ge=0, le=1, description="the score of a listing that has none")
+    lookup_cache: int = Field(100_000, ge=0, description="listings that the lookup service keeps; 0: none")
+    lookup_ttl_s: float = Field(60.0, gt=0, description="longest that a kept record is used, if Redis tells nothing")
+    lookup_replicas: bool = Field(False, description="read from replicas, with Sentinel or a Cluster")
+    lookup_http: int = Field(8080, ge=1, le=65535, description="HTTP port of the lookup service")
+    lookup_grpc: int = Field(8081, ge=1, le=65535, description="gRPC port of the lookup service")
 
     @field_validator("fetch_allow", mode="before")
     @classmethod

@@ -20,8 +20,8 @@ from tests.photo_host import PhotoHost
 from tests.pipeline import Pipeline
 from tests.real_kafka import RealKafka
 
-KAFKA_REQUIRED = bool(os.environ.get("IMAGE_SCORE_TEST_REAL_KAFKA"))
-"""Fail rather than skip where real Kafka cannot run."""
+NO_SKIPS = bool(os.environ.get("IMAGE_SCORE_TEST_NO_SKIPS"))
+"""Fail rather than skip where a tool (real Kafka, Go, ...) cannot run."""
 SHARED_PHOTOS = Path(os.environ.get("IMAGE_SCORE_PHOTOS", "../shared/photos"))
 
 
@@ -69,7 +69,7 @@ def real_kafka() -> Iterator[RealKafka]:
 def need_real_kafka() -> None:
     """Skip the test, saying why, where real Kafka cannot run and need not."""
     problem = real_kafka_module.missing()
-    if problem and not KAFKA_REQUIRED:
+    if problem and not NO_SKIPS:
         pytest.skip(problem)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
@@ -20,6 +21,8 @@ from stream.redis_client import connect
 
 log = logging.getLogger("image_score.lookup")
 NEUTRAL = 0.5
+_PROBES = 8
+"""Round trips under way at once while Redis has answered none since a call gave up: the others do not even wait."""
 _Records = dict[str, bytes | None]
 
 
@@ -83,7 +86,9 @@ class AsyncScoreReader:
         self._tracker = Tracker(self._client, self._cache.invalidate, self._cache.clear) if cache_size else None
         self._max_fetches = max_fetches
         self._fetching: set[asyncio.Task[_Records]] = set()
-        self._asked = self._late = 0
+        self._asked = self._late = self._failures = 0
+        self._logged_at = 0.0
+        self._answered = True
 
     async def __aenter__(self) -> Self:
         if self._tracker:
@@ -110,23 +115,24 @@ class AsyncScoreReader:
         Never raises because of Redis: what it did not say in time is in `late`.
         """
         self._asked += len(ids)
-        found, missing, others = self._cache.split(ids)
-        fetches: set[asyncio.Task[_Records]] = others
-        if missing and len(self._fetching) < self._max_fetches:
+        found, missing, coming = self._cache.split(ids)
+        if missing and len(self._fetching) < (self._max_fetches if self._answered else _PROBES):
             fetch = asyncio.create_task(self._fetch(missing))
             self._fetching.add(fetch)
             fetch.add_done_callback(partial(self._fetched, missing))
             self._cache.asking(missing, fetch)
-            fetches.add(fetch)
-        if fetches:
-            done, _ = await asyncio.wait(fetches, timeout=self._budget_s if budget_s is None else budget_s)
+            coming[fetch] = missing
+        if coming:
+            done, pending = await asyncio.wait(coming, timeout=self._budget_s if budget_s is None else budget_s)
+            self._answered = self._answered and not pending
             for fetch in done:
                 if fetch.cancelled() or fetch.exception() is not None:
                     continue
-                if not found and len(fetches) == 1 and not others - {fetch}:
-                    found = fetch.result()
+                records, wanted = fetch.result(), coming[fetch]
+                if len(wanted) == len(records):
+                    found |= records
                 else:
-                    found |= fetch.result()
+                    found.update((listing, records[listing]) for listing in wanted)
         answer = Answer(ids, found, self._neutral)
         self._late += len(answer.late)
         return answer
@@ -162,11 +168,20 @@ class AsyncScoreReader:
     def _fetched(self, ids: list[str], fetch: asyncio.Task[_Records]) -> None:
         self._fetching.discard(fetch)
         if fetch.cancelled() or (error := fetch.exception()) is not None:
-            self._cache.answered(ids, fetch, None)
+            self._cache.failed(ids, fetch)
             if not fetch.cancelled():
-                log.warning("lookup of %d listings failed: %r", len(ids), error)
+                self._log_failure(error)
         else:
-            self._cache.answered(ids, fetch, fetch.result())
+            self._answered = True
+            self._cache.answered(fetch, fetch.result())
+
+    def _log_failure(self, error: BaseException | None) -> None:
+        """Log at most once a second: while Redis is away, every call fails."""
+        self._failures += 1
+        now = time.monotonic()
+        if now - self._logged_at >= 1:
+            log.warning("%d lookups failed since the last such line, the last one: %r", self._failures, error)
+            self._logged_at, self._failures = now, 0
 
 
 def _mget(ids: list[str]) -> list[bytes]:

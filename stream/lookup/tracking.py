@@ -77,20 +77,24 @@ class Tracker:
             await asyncio.sleep(_BACK_OFF_S)
 
     async def _receive(self, connection: Any, address: Address) -> None:
-        await asyncio.wait_for(connection.connect(), _SILENT_S)
+        async with asyncio.timeout(_SILENT_S):
+            await connection.connect()
         connection._parser.set_invalidation_push_handler(self._invalidated)
         await connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", _PREFIX)
-        await asyncio.wait_for(connection.read_response(), _SILENT_S)
+        async with asyncio.timeout(_SILENT_S):
+            await connection.read_response()
         # What changed before now was not told.
         self._lost()
         self._listening.add(address)
         told = partial(connection.read_response, disconnect_on_error=False, push_request=True)
         while True:
             try:
-                await asyncio.wait_for(told(), _REFRESH_S)
+                async with asyncio.timeout(_REFRESH_S):
+                    await told()
             except TimeoutError:
                 await connection.send_command("PING")
-                await asyncio.wait_for(told(), _SILENT_S)
+                async with asyncio.timeout(_SILENT_S):
+                    await told()
 
     async def _invalidated(self, push: list[Any]) -> None:
         keys = push[1]
