@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 REQUIREMENTS = deploy/requirements
 
-.PHONY: demo test lint bench bench-consumer bench-lookup bench-pairs kafka faults requirements model proto clean
+.PHONY: demo test lint bench bench-consumer bench-lookup bench-pairs experiment kafka faults requirements model proto clean
 
 demo: $(VENV)/online ## run the whole pipeline on sample photos, or on PHOTOS=folder
 	@$(BIN)/image-score demo $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -30,6 +30,9 @@ bench-consumer: $(VENV)/dev $(REQUIREMENTS)/bench.txt ## the consumer beside a p
 	@test -d .venv-bench || $(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)/bench.txt
 	.venv-bench/bin/python tests/bench/consumer.py $(ARGS)
+
+experiment: $(VENV)/dev ## a SIMULATED A/B test of ranking with the score, through every real process; needs Java and Maven
+	@$(BIN)/python -m tests.market.run $(ARGS)
 
 kafka: $(VENV)/dev ## a real Kafka broker until Ctrl-C; needs Java 17, and Maven the first time
 	@$(BIN)/python -m tests.real_kafka
@@ -82,4 +85,4 @@ proto: $(VENV)/dev ## make Python's code from schemas/lookup.proto again
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. schemas/lookup.proto
 
 clean:
-	rm -rf .venv .venv-bench .venv-pin .kafka image-score-demo build
+	rm -rf .venv .venv-bench .venv-pin .kafka .opensearch image-score-demo image-score-experiment build

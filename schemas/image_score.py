@@ -14,6 +14,8 @@ from schemas.listing_event import MAX_PHOTOS, ListingEventType
 from schemas.vocabulary import Aspect, Issue
 
 TOPIC = "image.scores"
+VERSION_HEADER = "version"
+"""Header of a deleted listing's tombstone: the version at which it was deleted, as a decimal number."""
 SHADOW_TOPIC = "image.scores.shadow"
 """What a candidate model says of the same events; nobody acts on it."""
 

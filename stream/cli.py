@@ -12,7 +12,7 @@ import click
 import orjson
 from rich.table import Table
 
-from stream import log
+from stream import cli_search, log
 from stream import settings as settings_module
 from stream.cli_dlq import dlq
 from stream.cli_options import Group, console, example, require, settings_options
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 main.add_command(dlq)
-for command in offline.COMMANDS:
+for command in (*cli_search.COMMANDS, *offline.COMMANDS):
     main.add_command(command)
 
 
@@ -146,17 +146,6 @@ def get(listing_id: str, **options: Any) -> None:
     if record is None:
         raise click.ClickException(f"listing {listing_id} has no score: not scored yet, or deleted")
     click.echo(record.to_json())
-
-
-@main.command("lookup-service", epilog=example("image-score lookup-service --redis redis://cache:6379/0"))
-@settings_options("redis", "lookup_")
-def lookup_service(**options: Any) -> None:
-    """Serve scores to search over HTTP and gRPC until SIGTERM; /docs describes it."""
-    from stream.lookup.service import run
-
-    settings = settings_module.load(**options)
-    require(settings, "redis")
-    run(settings)
 
 
 @main.command(epilog=example("image-score backfill --since 7d --events-per-s 50"))

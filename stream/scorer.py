@@ -11,9 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from schemas import (
-    DeadLetter,
     DeadLetterType,
-    FailedAttempt,
     FailedPhoto,
     ImageScore,
     ListingEvent,
@@ -25,19 +23,16 @@ from schemas import (
     ScoredPhoto,
     Stage,
 )
-from schemas.image_score import AnsweredEvent, ModelInfo, Timings, listing_score
+from schemas.image_score import VERSION_HEADER, AnsweredEvent, ModelInfo, Timings, listing_score
 from stream.consumer import Failed, Output, Record
 from stream.errors import PhotoRejected
 from stream.fetch import PhotoFetcher
 from stream.inference import TritonModel
-from stream.kafka import MAX_LETTER_BYTES
+from stream.letters import EventFailed, dead_letter
 from stream.log import log
 from stream.photo import check_header
 from stream.settings import Settings
 from stream.store import RecordStore
-
-_OVERHEAD = 1024
-"""Bytes that Kafka adds to a record, at most."""
 
 
 class Outcome(StrEnum):
@@ -47,14 +42,6 @@ class Outcome(StrEnum):
     DELETED = "deleted"
     STALE = "stale"
     DEAD_LETTER = "dead_letter"
-
-
-class EventFailed(Failed):
-    """The event becomes a dead letter; if a photo may be there later, it is tried again first."""
-
-    def __init__(self, type: DeadLetterType, stage: Stage, message: str, photos: tuple[FailedPhoto, ...] = ()) -> None:
-        super().__init__(message, passing=any(miss.error.type is PhotoErrorType.UNAVAILABLE for miss in photos))
-        self.type, self.stage, self.photos = type, stage, photos
 
 
 @dataclass(slots=True)
@@ -116,7 +103,8 @@ class Scorer:
         key = event.listing_id.encode()
         if event.type is ListingEventType.DELETED:
             if await self._write(event, None):
-                return Outcome.DELETED, [Output(self._settings.scores_topic, key, None)]
+                mark = (VERSION_HEADER, str(event.version).encode())
+                return Outcome.DELETED, [Output(self._settings.scores_topic, key, None, (mark,))]
             return Outcome.STALE, ()
         if self._skip_old and await self._store.is_newer(event.listing_id, event.version):
             return Outcome.STALE, ()
@@ -192,32 +180,9 @@ class Scorer:
         )
 
     def dead_letter(self, record: Record, failure: Failed) -> Output:
-        """Count a record that cannot be scored and return its dead letter; a huge one goes without its bytes."""
-        assert isinstance(failure, EventFailed)
-        tries = max([miss.error.attempts for miss in failure.photos], default=1)
-        letter = DeadLetter(
-            type=failure.type,
-            message=str(failure)[:8000],
-            stage=failure.stage,
-            attempts=max(tries, len(record.attempts)),
-            history=tuple(
-                FailedAttempt(at=datetime.fromtimestamp(at, UTC), message=error) for at, error in record.attempts
-            ),
-            photos=failure.photos,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            key=record.key,
-            headers=record.headers,
-            value=record.value,
-            failed_at=datetime.now(UTC),
-        )
-        log.warning("dead letter: %s at %s: %s", failure.type, record, failure)
-        data = letter.to_json()
-        if len(data) + len(record.key or b"") > MAX_LETTER_BYTES - _OVERHEAD:
-            data = letter.model_copy(update={"value": None, "headers": ()}).to_json()
+        """Count a record that cannot be scored and return its dead letter."""
         self.outcomes[Outcome.DEAD_LETTER] += 1
-        return Output(self._settings.dlq_topic, record.key, data)
+        return dead_letter(self._settings.dlq_topic, record, failure)
 
 
 def validate(record: Record) -> ListingEvent:

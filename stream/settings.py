@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     partitions: int = Field(12, ge=1, le=1000, description="partitions of the topics that `topics create` makes")
     replication: int = Field(1, ge=1, le=10, description="replication factor of those topics")
     scorer_group: str = Field("image-score-scorer", description="consumer group of the scorer")
+    index_group: str = Field("image-score-index", description="consumer group of the search index's sink")
     hints_group: str = Field("image-score-hints", description="consumer group of the hints app, its Faust id")
 
     delivery: Literal["at_least_once", "exactly_once"] = Field(
@@ -104,6 +105,16 @@ class Settings(BaseSettings):
     model_metrics: str = Field("", description="metrics.json of the served model, with those; empty: the shipped one")
     cover_margin: float = Field(
         0.08, ge=0, le=1, description="how much better another photo must be to become the cover"
+    )
+
+    search: str = Field("", description="OpenSearch or Elasticsearch, http(s)://[user:password@]host:port")
+    search_api_key: SecretStr = Field(SecretStr(""), description="Elasticsearch API key, instead of a user")
+    search_ssl_ca: str = Field("", description="PEM file of the authority that signed it; empty: the system's")
+    search_index: str = Field("listings", description="the index, or an alias of it; a listing's id is its document's")
+    search_field: str = Field("image_score", description="the field that the score is written to")
+    index_bulk: int = Field(500, ge=1, le=10_000, description="updates in one request")
+    index_missing: Literal["upsert", "skip"] = Field(
+        "upsert", description="a listing without a document gets one with the score alone, or is skipped and counted"
     )
 
     lookup_budget_s: float = Field(0.02, gt=0, le=10, description="a lookup answers within this time")

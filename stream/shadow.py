@@ -12,7 +12,8 @@ from typing import Any
 from schemas import ImageScore, MessageError
 from stream.consumer import Output, Record
 from stream.kafka import read_topic
-from stream.scorer import EventFailed, Outcome, Scorer
+from stream.letters import EventFailed
+from stream.scorer import Outcome, Scorer
 from stream.settings import Settings
 from stream.worker import consumer_config, run_in_loop, score_events
 

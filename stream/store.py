@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -12,6 +11,7 @@ from redis.exceptions import RedisError
 from schemas import RedisRecord, record_key, tombstone_key
 from schemas.redis_record import VERSION_OFFSET
 from stream import redis_client
+from stream.batching import Batcher
 from stream.consumer import CircuitBreaker, waiting
 from stream.errors import DependencyError, SettingsError
 from stream.redis_client import AnyRedis
@@ -36,7 +36,8 @@ end
 return 1
 """
 
-_Write = tuple[str, int, bytes, "asyncio.Future[bool]"]
+_BATCH = 1000
+_Write = tuple[str, int, bytes]
 
 
 def connect(settings: Settings) -> AnyRedis:
@@ -60,8 +61,7 @@ class RecordStore:
         self._address = shown(settings.redis)
         self.breaker = CircuitBreaker(f"Redis at {self._address}", (RedisError, OSError))
         self._tombstone_ms = round(settings.tombstone_days * 86_400_000)
-        self._queue: list[_Write] = []
-        self._flush: asyncio.Task[None] | None = None
+        self._writes: Batcher[_Write, bool] = Batcher(self._deliver, _BATCH)
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,8 +69,7 @@ class RecordStore:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._flush:
-            self._flush.cancel()
+        self._writes.close()
         await self._redis.aclose()
 
     async def check(self) -> None:
@@ -107,35 +106,16 @@ class RecordStore:
         return await self._write(listing_id, version, b"")
 
     async def _write(self, listing_id: str, version: int, value: bytes) -> bool:
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._queue.append((listing_id, version, value, done))
-        if self._flush is None:
-            self._flush = asyncio.create_task(self._flush_queue())
         with waiting("Redis"):
-            return await done
+            return await self._writes.submit((listing_id, version, value))
 
-    async def _flush_queue(self) -> None:
-        """Send what is queued, and what queues up meanwhile: one round trip for each batch."""
-        try:
-            while self._queue:
-                batch, self._queue = self._queue, []
-                try:
-                    results = await self.breaker.call(partial(self._send, batch))
-                except Exception as error:
-                    for *_, done in batch:
-                        if not done.done():
-                            done.set_exception(error)
-                    continue
-                for (*_, done), applied in zip(batch, results, strict=True):
-                    if not done.done():
-                        done.set_result(applied)
-        finally:
-            self._flush = None
+    async def _deliver(self, batch: list[_Write]) -> list[bool]:
+        return await self.breaker.call(partial(self._send, batch))
 
     async def _send(self, batch: list[_Write]) -> list[bool]:
         """Send one batch; sending it again after a broken connection changes nothing."""
         pipeline = self._redis.pipeline(transaction=False)
-        for listing_id, version, value, _ in batch:
+        for listing_id, version, value in batch:
             keys = record_key(listing_id), tombstone_key(listing_id)
             pipeline.eval(_PUT, 2, *keys, str(version), value, str(self._tombstone_ms))
         return [bool(applied) for applied in await pipeline.execute()]

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 import uvloop
@@ -92,12 +93,32 @@ async def score_events(
         await asyncio.gather(model.check(), store.check(), asyncio.to_thread(kafka.check, settings))
         scorer = kind(settings, fetcher, model, store, skip_old)
         consumer = ParallelConsumer(config, scorer.handle, scorer.dead_letter, scorer.hold)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, consumer.stop)
+        await consume(settings, config, consumer, scorer.outcomes, Outcome, until)
+        return scorer.outcomes
+
+
+async def consume(
+    settings: Settings,
+    config: ConsumerConfig,
+    consumer: ParallelConsumer,
+    outcomes: Counter[Any],
+    kinds: type[StrEnum],
+    until: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Run a consumer until SIGTERM or SIGINT, or until `until` returns; log the counts of `outcomes` as it goes.
+
+    Raises:
+        DependencyError: Kafka refuses to go on.
+        TooManyDeadLettersError, DrainError, FencedError: as their names say.
+    """
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, consumer.stop)
+    async with AsyncExitStack() as stack:
         if settings.health_port:
             await stack.enter_async_context(health_server(settings.health_port, consumer.health))
-        log.info("ready: scoring events of %s as group %s", config.topic, config.group)
-        tasks = [asyncio.create_task(_report(scorer.outcomes))]
+        log.info("ready: reading %s as group %s", config.topic, config.group)
+        tasks = [asyncio.create_task(_report(outcomes, kinds))]
         if until:
             tasks.append(asyncio.create_task(_stop_after(until(), consumer)))
         try:
@@ -109,8 +130,7 @@ async def score_events(
         finally:
             for task in tasks:
                 task.cancel()
-            log.info("stopped: %s", _line(scorer.outcomes))
-        return scorer.outcomes
+            log.info("stopped: %s", _line(outcomes, kinds))
 
 
 async def _stop_after(end: Awaitable[None], consumer: ParallelConsumer) -> None:
@@ -125,21 +145,21 @@ def run(settings: Settings) -> Counter[Outcome]:
     return run_in_loop(score_events(settings, consumer_config(settings)))
 
 
-def run_in_loop(main: Coroutine[Any, Any, Counter[Outcome]]) -> Counter[Outcome]:
+def run_in_loop(main: Coroutine[Any, Any, Counter[Any]]) -> Counter[Any]:
     # Messages are trees without cycles: looking for cycles after every 700 objects is wasted on them.
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)
     return uvloop.run(main)
 
 
-def _line(outcomes: Counter[Outcome]) -> str:
-    return ", ".join(f"{outcomes[outcome]} {outcome.replace('_', ' ')}" for outcome in Outcome)
+def _line(outcomes: Counter[Any], kinds: type[StrEnum]) -> str:
+    return ", ".join(f"{outcomes[kind]} {kind.replace('_', ' ')}" for kind in kinds)
 
 
-async def _report(outcomes: Counter[Outcome]) -> None:
+async def _report(outcomes: Counter[Any], kinds: type[StrEnum]) -> None:
     seen = 0
     while True:
         await asyncio.sleep(_REPORT_S)
         if outcomes.total() != seen:
-            log.info("%s (%.1f events/s)", _line(outcomes), (outcomes.total() - seen) / _REPORT_S)
+            log.info("%s (%.1f events/s)", _line(outcomes, kinds), (outcomes.total() - seen) / _REPORT_S)
             seen = outcomes.total()

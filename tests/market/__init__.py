@@ -1,0 +1,1 @@
+"""A SIMULATED marketplace around the real pipeline: nothing here is evidence of how people behave."""
