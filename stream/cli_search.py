@@ -54,9 +54,10 @@ def lookup_service(**options: Any) -> None:
 @click.option("--max-places", type=click.IntRange(0), default=3, help="places that a result may move")
 @click.option("--weight", type=click.FloatRange(0, 1), default=0.2, help="share of the relevance that a photo may add")
 @click.option("--band", type=click.FloatRange(0, 1), default=0.25, help="how much less relevant may come before")
+@click.option("--simulated", default="", help="how the log was simulated, if it was: said at the report's top")
 @click.option("--seed", default=0)
 @settings_options("redis", "lookup_neutral")
-def simulate_ranking(log: Path, scores: Path | None, out: Path, seed: int, **options: Any) -> None:
+def simulate_ranking(log: Path, scores: Path | None, out: Path, simulated: str, seed: int, **options: Any) -> None:
     """Tell from logged searches what ranking with the score would change, before any buyer sees it.
 
     The log has the columns that `image-score pairs` reads; `relevance` (of search, above 0) and `seller_id` are used
@@ -72,7 +73,7 @@ def simulate_ranking(log: Path, scores: Path | None, out: Path, seed: int, **opt
         require(settings, "redis")
     known = replay.read_scores(scores) if scores else replay.lookup_scores(settings, found)
     report = replay.simulate(found, known, rules, seed)
-    replay.write(report, out)
+    replay.write(report, out, simulated)
     table = Table("estimate", "logged", "re-ranked", "change", "95% interval")
     for row in report.overall:
         table.add_row(

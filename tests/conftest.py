@@ -19,6 +19,7 @@ from tests import real_kafka as real_kafka_module
 from tests.photo_host import PhotoHost
 from tests.pipeline import Pipeline
 from tests.real_kafka import RealKafka
+from tests.search_server import SearchServer
 
 NO_SKIPS = bool(os.environ.get("IMAGE_SCORE_TEST_NO_SKIPS"))
 """Fail rather than skip where a tool (real Kafka, Go, ...) cannot run."""
@@ -71,6 +72,19 @@ def need_real_kafka() -> None:
     problem = real_kafka_module.missing()
     if problem and not NO_SKIPS:
         pytest.skip(problem)
+
+
+@pytest.fixture(scope="session")
+def search() -> Iterator[SearchServer]:
+    """One OpenSearch for the whole session."""
+    problem = real_kafka_module.missing().replace("Kafka", "OpenSearch")
+    if problem and not NO_SKIPS:
+        pytest.skip(problem)
+    server = SearchServer()
+    server.start()
+    server.wait_ready()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,16 +11,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import orjson
+import polars as pl
 import pytest
 import redis
 
-from schemas import ListingEvent, RedisRecord, record_key
+from schemas import ListingEvent, RedisRecord, record_key, vectors
+from stream.embedded.server import free_port
 from stream.settings import Settings, environment
 from tests.conftest import need_real_kafka
 from tests.examples import image_score
 from tests.labelling_endpoint import LabellingEndpoint
 from tests.pipeline import isolated, wait_for
+from tests.test_experiment import write_logs
+from tests.test_readers import READERS, need, run
 from tests.tiny_labels import write_tiny_labels
 from triton_models import REPOSITORY
 from triton_models.data import load_data
@@ -41,9 +47,11 @@ SERVERS = {
     "image-score worker": "ready: ",
     "image-score hints": "ready: ",
     "make kafka": "export",
+    "image-score lookup-service": "ready: ",
+    "image-score index": "ready: ",
 }
 """Commands that run until they are stopped, and what they print when they are ready."""
-NEED_KAFKA = ("make faults", "make bench-consumer")
+NEED_KAFKA = ("make faults", "make bench-consumer", "make experiment")
 IN_OUR_VENV = Path(sys.prefix) == ROOT / ".venv"
 
 
@@ -58,6 +66,12 @@ def workplace(tmp_path: Path, samples: dict[str, Path]) -> Path:
     write_tiny_labels(samples, tmp_path)
     simulate_log(500, listings=50).log.write_parquet(tmp_path / "searches.parquet")
     shutil.copytree(REPOSITORY, tmp_path / "repository")
+    listings = pl.read_parquet(tmp_path / "searches.parquet")["listing_id"].unique()
+    pl.DataFrame({"listing_id": listings, "score": np.linspace(0, 1, len(listings))}).write_parquet(
+        tmp_path / "scores.parquet"
+    )
+    (tmp_path / "experiments.json").write_text(json.dumps(vectors.experiments()["experiments"]))
+    write_logs(tmp_path, users=300)
     return tmp_path
 
 
@@ -95,6 +109,11 @@ def make(command: str, workplace: Path) -> list[str]:
         return [sys.executable, "tests/bench/consumer.py", "--keys", "100", "--records", "300", "--rounds", "1"]
     if command == "make faults":
         return [*words, "ROUNDS=2", "ARGS=--brokers 1"]
+    if command == "make bench-lookup":
+        return [*words, "ARGS=--listings 2000 --callers 4 --ids 50 --calls 2 --rounds 1"]
+    if command == "make experiment":
+        small = "--listings 60 --buyers 300 --searches 2 --photos none"
+        return [*words, f"ARGS={small} --out {workplace / 'market'}"]
     if command == "make bench":
         return [*words, "ARGS=--count 60 --rounds 1 --latency-count 20"]
     return [word.replace("=my-photos", f"={workplace / 'my-photos'}") for word in words]
@@ -126,9 +145,16 @@ def test_command_runs(command: str, workplace: Path, settings: Settings) -> None
 
 
 @pytest.mark.parametrize("command", list(SERVERS))
-def test_server_command_starts_and_stops(command: str, settings: Settings, tmp_path: Path) -> None:
+def test_server_command_starts_and_stops(
+    command: str, settings: Settings, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     assert command in COMMANDS
-    env, words = variables(isolated(settings)), command.split()
+    ports = {"lookup_http": free_port(), "lookup_grpc": free_port()}
+    if command == "image-score index":
+        search = request.getfixturevalue("search")
+        search.ask("PUT", "/listings")
+        ports |= {"search": search.url}
+    env, words = variables(isolated(settings).model_copy(update=ports)), command.split()
     if command == "make kafka":
         need_real_kafka()
         words = make(command, tmp_path)
@@ -148,15 +174,49 @@ def test_example_event_is_valid() -> None:
     assert ListingEvent.model_validate(orjson.loads(event)).listing_id == "m123"
 
 
-def test_python_block_reads_the_record(settings: Settings) -> None:
-    redis.Redis.from_url(settings.redis).set(record_key("m123"), RedisRecord.of(image_score((0.25,))).to_bytes())
-    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+@pytest.fixture
+def scored(settings: Settings) -> int:
+    """Put the score of listing m123 into Redis; return the port."""
+    client = redis.Redis.from_url(settings.redis)
+    client.set(record_key("m123"), RedisRecord.of(image_score((0.25,))).to_bytes())
+    return int(client.connection_pool.connection_kwargs["port"])
+
+
+def blocks(wanted: str, port: int) -> list[str]:
+    """Return the blocks of a kind, with the port of the tests' Redis."""
+    return [text.replace("6379", str(port)) for kind, text in BLOCKS if kind == wanted]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_python_blocks_read_the_record(settings: Settings, scored: int, number: int) -> None:
+    code = blocks("python", scored)[number]
     done = subprocess.run([sys.executable, "-c", code], env=variables(settings), capture_output=True, check=True)
-    assert float(done.stdout) == pytest.approx(0.25, abs=1e-4)
+    assert float(done.stdout.split()[0]) == pytest.approx(0.25, abs=1e-4)
+
+
+def test_go_block_reads_the_record(scored: int, tmp_path: Path) -> None:
+    need("go", "golang-go")
+    (code,) = blocks("go", scored)
+    imports = "\n".join(f'"{name}"' for name in ("fmt", "imagescore", "log", "net"))
+    (tmp_path / "main.go").write_text(f"package main\nimport (\n{imports}\n)\nfunc main() {{\n{code}}}\n")
+    module = f"module example\ngo 1.19\nrequire imagescore v0.0.0\nreplace imagescore => {READERS / 'go'}\n"
+    (tmp_path / "go.mod").write_text(module)
+    said = run("go", "run", ".", folder=tmp_path, GOFLAGS="-mod=mod", GOTOOLCHAIN="local")
+    assert float(said.split()[0]) == pytest.approx(0.25, abs=1e-4)
+
+
+def test_java_block_reads_the_record(scored: int, tmp_path: Path) -> None:
+    need("javac", "default-jdk-headless")
+    (code,) = blocks("java", scored)
+    main = f"public static void main(String[] arguments) throws Exception {{\n{code}}}"
+    (tmp_path / "Example.java").write_text(f"import java.net.Socket;\nclass Example {{\n{main}\n}}\n")
+    reader = READERS / "java" / "ImageScore.java"
+    run("javac", "-d", str(tmp_path), str(tmp_path / "Example.java"), str(reader), folder=tmp_path)
+    assert float(run("java", "-cp", str(tmp_path), "Example", folder=tmp_path)) == pytest.approx(0.25, abs=1e-4)
 
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
-    assert {kind for kind, _ in BLOCKS} == {"sh", "json", "python"}
+    assert {kind for kind, _ in BLOCKS} == {"sh", "json", "python", "go", "java"}
 
 
 def test_pictures_and_links_are_there() -> None:

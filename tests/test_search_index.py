@@ -18,24 +18,12 @@ from stream.demo.process import PipelineProcess
 from stream.kafka import client_config
 from stream.search import queries
 from stream.settings import Settings, load
-from tests.conftest import NO_SKIPS
 from tests.examples import image_score
 from tests.pipeline import isolated, read_topic, wait_for
-from tests.real_kafka import RealKafka, missing
+from tests.real_kafka import RealKafka
 from tests.search_server import SearchServer
 
 AT = datetime(2026, 1, 31, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def search() -> Iterator[SearchServer]:
-    if (problem := missing()) and not NO_SKIPS:
-        pytest.skip(problem.replace("Kafka", "OpenSearch"))
-    server = SearchServer()
-    server.start()
-    server.wait_ready()
-    yield server
-    server.stop()
 
 
 class Shop:

@@ -93,10 +93,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Look:
-    """The primary metric as it stood at the end of a day."""
+    """The primary metric as it stood at the end of a day, as shares of control's then."""
 
     day: int
-    effect: float
+    lift: float
     always_valid: Sequential
     p_value: float
     """The least always-valid p-value so far."""
@@ -296,7 +296,9 @@ def _looks(logs: Logs, control: str, treatment: str, expected_lift: float, alpha
         if min(map(len, values)) < 2:
             continue
         found = stats.mean_difference(values[0], values[1], alpha)
-        always = _always(found, expected_lift, alpha)
+        if not found.control:
+            continue
+        always = stats.sequential(found.lift, found.variance / found.control**2, expected_lift, alpha)
         least = min(least, always.p_value)
-        looks.append(Look(day, found.effect, always, least))
+        looks.append(Look(day, found.lift, always, least))
     return looks

@@ -103,12 +103,11 @@ def _lifts(analysis: Analysis) -> Figure:
 
 def _looks(analysis: Analysis) -> Figure:
     """The primary metric day by day, with its confidence sequence."""
-    scale = 100 / (analysis.primary.raw.control or 1.0)
     days = [look.day + 1 for look in analysis.looks]
     figure, axes = plt.subplots(figsize=(8, 2.8))
-    axes.plot(days, [scale * look.effect for look in analysis.looks], color=_BLUE)
-    low = [scale * look.always_valid.low for look in analysis.looks]
-    high = [scale * look.always_valid.high for look in analysis.looks]
+    axes.plot(days, [100 * look.lift for look in analysis.looks], color=_BLUE)
+    low = [100 * look.always_valid.low for look in analysis.looks]
+    high = [100 * look.always_valid.high for look in analysis.looks]
     axes.fill_between(days, low, high, color=_BLUE, alpha=0.2, lw=0)
     axes.axhline(0, color="black", lw=0.8)
     axes.set_xlabel("day")

@@ -352,10 +352,14 @@ def _by_category(log: pl.DataFrame, pages: _Pages) -> list[tuple[str, NDArray[np
     return [(category, np.array(sorted(rows))) for category, rows in sorted(found.items())]
 
 
-def write(report: Report, out: Path) -> None:
-    """Write replay.json and report.html into `out`."""
+def write(report: Report, out: Path, simulated: str = "") -> None:
+    """Write replay.json and report.html into `out`.
+
+    Args:
+        simulated: says, at the top, how the log came about if not from people; empty: it did.
+    """
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = asdict(report)
     (out / "replay.json").write_text(json.dumps(found, indent=2) + "\n")
     page = Environment(autoescape=True).from_string(_TEMPLATE.read_text())
-    (out / "report.html").write_text(page.render(r=report))
+    (out / "report.html").write_text(page.render(r=report, simulated=simulated))

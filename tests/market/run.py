@@ -248,10 +248,12 @@ def main(
         with ScoreReader(market.settings.redis, budget_s=10) as reader:
             rows = [(one.listing_id, score) for one, score in zip(shop, _scores(reader, shop), strict=True)]
         pl.DataFrame(rows, ["listing_id", "score"], orient="row").write_parquet(out / "scores.parquet")
-    _command("simulate-ranking", out / "searches.parquet", "--scores", out / "scores.parquet", "--out", out / "ranking")
+    said = ("--simulated", SIMULATED)
+    tried = (out / "searches.parquet", "--scores", out / "scores.parquet", "--out", out / "ranking")
+    _command("simulate-ranking", *tried, *said)
     title = "Ranking with Image Score"
     logs = (out / "exposures.parquet", out / "events.parquet")
-    _command("experiment", "analyze", *logs, "--out", out, "--title", title, "--simulated", SIMULATED)
+    _command("experiment", "analyze", *logs, "--out", out, "--title", title, *said)
     found = json.loads((out / "analysis.json").read_text())
     primary = found["findings"][0]["difference"]
     figures = {
