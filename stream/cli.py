@@ -42,7 +42,7 @@ for command in (*cli_search.COMMANDS, *offline.COMMANDS):
     help="a file = a listing, a subfolder = one with several photos; default: drawn samples",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("image-score-demo"), show_default=True)
-@click.option("--locale", default="en", show_default=True, help="the sellers' language: en, ja")
+@click.option("--locale", default="en", show_default=True, help="the sellers' language: en, ja, de, es")
 @settings_options("kafka", "redis", "triton")
 def demo(photos: Path | None, out: Path, locale: str, **options: Any) -> None:
     """Run the whole pipeline on photos and show the result as a table and a contact sheet."""
@@ -91,6 +91,32 @@ def score(files: tuple[Path, ...], as_json: bool, **options: Any) -> None:
         console().print(rows)
     if failures:
         raise click.ClickException(f"{failures} of {len(files)} files could not be scored")
+
+
+@main.command(epilog=example("image-score fix photo.jpg -o fixed"))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("fixed"), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line: path, score, fixes")
+@settings_options("triton", "max_")
+def fix(files: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+    """Try on photo files what an editor could mend; write what raises the score, and before and after side by side."""
+    from stream.fixes.files import fix_files
+
+    rows = Table("photo", "score", "what raises it")
+    failures = 0
+    for result in fix_files(settings_module.load(**options), files, out):
+        failures += "error" in result
+        if as_json:
+            click.echo(orjson.dumps(result))
+        elif "error" in result:
+            rows.add_row(result["path"], "-", f"{result['error']['type']}: {result['error']['message']}")
+        else:
+            fixes = ", ".join(f"{one['fix']} {result['score']:.2f} -> {one['score']:.2f}" for one in result["fixes"])
+            rows.add_row(result["path"], f"{result['score']:.2f}", fixes or "nothing that an editor could do")
+    if not as_json:
+        console().print(rows)
+    if failures:
+        raise click.ClickException(f"{failures} of {len(files)} files could not be read")
 
 
 @main.command(

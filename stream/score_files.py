@@ -33,7 +33,7 @@ async def _score_batch(settings: Settings, files: Sequence[Path]) -> list[dict[s
 
 async def _score_file(settings: Settings, model: TritonModel, path: Path) -> dict[str, Any]:
     try:
-        data = _read(path, settings.max_photo_bytes)
+        data = read(path, settings.max_photo_bytes)
         check_header(data, settings.max_pixels)
         found = await model.predict(data)
     except PhotoRejected as rejection:
@@ -43,7 +43,12 @@ async def _score_file(settings: Settings, model: TritonModel, path: Path) -> dic
     return {"path": str(path), "score": found.score, "aspects": aspects, "issues": issues}
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read(path: Path, limit: int) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        PhotoRejected: it cannot be read, or is larger than `limit`.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)

@@ -63,13 +63,14 @@ def test_same_event_gives_the_same_hint_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("locale", "language"), [("en", "en"), ("ja-JP", "ja"), ("ja_JP", "ja"), ("JA", "ja"), ("fr", "en")]
+    ("locale", "language"),
+    [("en", "en"), ("ja-JP", "ja"), ("ja_JP", "ja"), ("JA", "ja"), ("de-AT", "de"), ("es-419", "es"), ("fr", "en")],
 )
 def test_language_of_a_locale(locale: str, language: str) -> None:
     assert language_of(locale) == language
 
 
-@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("language", languages())
 def test_catalogue_has_a_text_for_every_tip_and_its_placeholders(language: str) -> None:
     with (LOCALE_DIR / language / "hints.po").open("rb") as file:
         messages = {message.id: message.string for message in read_po(file) if message.id}
@@ -84,8 +85,16 @@ def test_texts_speak_of_the_photo_never_of_the_seller() -> None:
         assert len(text(kind, 20, "en")) <= 140
 
 
-def test_both_languages_are_there() -> None:
-    assert languages() == ("en", "ja")
+@pytest.mark.parametrize("language", languages())
+def test_texts_are_short_and_different(language: str) -> None:
+    texts = [text(kind, 20, language) for kind in sorted(KINDS)]
+    assert max(map(len, texts)) <= 140
+    assert len(set(texts)) == len(KINDS)
+    assert language == "en" or not set(texts) & {text(kind, 20, "en") for kind in KINDS}
+
+
+def test_the_four_languages_are_there() -> None:
+    assert languages() == ("de", "en", "es", "ja")
 
 
 def test_issue_that_the_model_too_often_names_wrongly_is_no_tip() -> None:
