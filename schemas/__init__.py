@@ -9,6 +9,7 @@
 | `redis_record`  | Redis `image_score:{<listing>}` | the scorer       |
 | `dead_letter`   | `listing.events.dlq`            | the scorer       |
 | `seller_hint`   | `seller.hints`                  | the hints app    |
+| `seller_notice` | `seller.notices`                | the notices app  |
 
 `json/` holds the JSON Schema of each message (`image-score schemas export`).
 """
@@ -19,9 +20,10 @@ from schemas.image_score import FailedPhoto, ImageScore, PhotoError, PhotoErrorT
 from schemas.listing_event import ListingEvent, ListingEventType, ListingPhoto
 from schemas.redis_record import RedisRecord, record_key, tombstone_key
 from schemas.seller_hint import SellerHint, Tip
+from schemas.seller_notice import SellerNotice
 from schemas.vocabulary import ASPECTS, ISSUES, Aspect, Issue
 
-MESSAGES: tuple[type[Message], ...] = (ListingEvent, ImageScore, SellerHint, DeadLetter)
+MESSAGES: tuple[type[Message], ...] = (ListingEvent, ImageScore, SellerHint, SellerNotice, DeadLetter)
 """The messages that travel on Kafka."""
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "RedisRecord",
     "ScoredPhoto",
     "SellerHint",
+    "SellerNotice",
     "Stage",
     "Tip",
     "record_key",

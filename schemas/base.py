@@ -48,6 +48,10 @@ Locale = Annotated[str, Field(min_length=2, max_length=35, pattern=r"^[A-Za-z]{2
 """BCP 47 language tag, such as en, ja-JP or zh-Hant-TW."""
 
 
+TimeZone = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$")]
+"""IANA time zone, such as Asia/Tokyo; one that is not known counts as UTC."""
+
+
 def _from_base64(value: object) -> object:
     return base64.b64decode(value, validate=True) if isinstance(value, str) else value
 

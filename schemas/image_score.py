@@ -9,13 +9,15 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.base import Identifier, Locale, Message, Timestamp, Unit, Version
+from schemas.base import Identifier, Locale, Message, Timestamp, TimeZone, Unit, Version
 from schemas.listing_event import MAX_PHOTOS, ListingEventType
 from schemas.vocabulary import Aspect, Issue
 
 TOPIC = "image.scores"
 VERSION_HEADER = "version"
 """Header of a deleted listing's tombstone: the version at which it was deleted, as a decimal number."""
+EVENT_HEADER = "event"
+"""Header of a deleted listing's tombstone: the `AnsweredEvent` that deleted it, as JSON."""
 SHADOW_TOPIC = "image.scores.shadow"
 """What a candidate model says of the same events; nobody acts on it."""
 
@@ -81,6 +83,7 @@ class AnsweredEvent(Message):
     seller_id: Identifier
     locale: Locale
     occurred_at: Timestamp
+    time_zone: TimeZone | None = None
 
 
 class Timings(Message):

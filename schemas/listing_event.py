@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AnyUrl, Field, UrlConstraints, model_validator
 
-from schemas.base import Identifier, Locale, Message, Timestamp, Version
+from schemas.base import Identifier, Locale, Message, Timestamp, TimeZone, Version
 
 TOPIC = "listing.events"
 RETRY_TOPIC = "listing.events.retry"
@@ -51,6 +51,7 @@ class ListingEvent(Message):
     version: Version
     occurred_at: Timestamp
     locale: Locale = "en"
+    time_zone: TimeZone | None = None
     category: str | None = Field(default=None, max_length=256)
     title: str | None = Field(default=None, max_length=512)
     price: float | None = Field(default=None, ge=0, le=1e12)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.base import Identifier, Locale, Message, Timestamp, Unit, Version
+from schemas.base import Identifier, Locale, Message, Timestamp, TimeZone, Unit, Version
 from schemas.listing_event import MAX_PHOTOS
 from schemas.vocabulary import Issue
 
@@ -44,3 +44,8 @@ class SellerHint(Message):
     score: Unit
     tips: tuple[Tip, ...] = Field(default=(), max_length=MAX_TIPS)
     created_at: Timestamp
+    withdrawn: bool = False
+    """The listing was deleted: older tips of it are void."""
+    occurred_at: Timestamp | None = None
+    """When the event happened that this answers."""
+    time_zone: TimeZone | None = None

@@ -143,6 +143,17 @@ def hints(**options: Any) -> None:
     run(settings)
 
 
+@main.command(epilog=example("image-score notices --kafka broker:9092 --notices-per-day 2"))
+@settings_options("kafka", "hints_topic", "notice", "delivery", "partitions")
+def notices(**options: Any) -> None:
+    """Tell sellers at the right time (a Faust app) until SIGTERM: few a day, digests, quiet hours."""
+    from stream.notices import run
+
+    settings = settings_module.load(**options)
+    require(settings, "kafka")
+    run(settings)
+
+
 @main.command(epilog=example("image-score publish events.jsonl --kafka broker:9092"))
 @click.argument("file", type=click.File("rb"))
 @settings_options("kafka", "events_")
@@ -212,6 +223,7 @@ def topics() -> None:
     "scores_topic",
     "shadow_topic",
     "hints_",
+    "notice",
     "dlq_",
     "partitions",
     "replication",

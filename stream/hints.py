@@ -6,24 +6,19 @@ topics: `image-score topics create` does.
 
 from __future__ import annotations
 
-import ssl
-import tempfile
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 import faust
-import mode.loop
-from faust.auth import SASLCredentials, SSLCredentials
-from faust.types.auth import CredentialsT
 
 from schemas import ImageScore, MessageError, SellerHint
+from schemas.image_score import EVENT_HEADER, AnsweredEvent
+from stream.faust_app import faust_app, run_app
 from stream.log import log
 from stream.settings import Settings
 from stream.tips import Policy, load_policy, tips_of
 
-_COMMIT_S = 0.25
-_LINGER_S = 0.05
 _NAMESPACE = uuid.UUID("0b9d1b0e-7f39-5c0f-9d0c-5a3c1ab05c1e")
 
 
@@ -38,30 +33,45 @@ def hint_of(score: ImageScore, settings: Settings, policy: Policy) -> SellerHint
         score=score.score,
         tips=tips_of(score, policy, settings.tip_threshold, settings.cover_margin),
         created_at=datetime.now(UTC),
+        occurred_at=score.event.occurred_at,
+        time_zone=score.event.time_zone,
     )
+
+
+def withdrawal_of(listing_id: str, event: AnsweredEvent) -> SellerHint:
+    """Return the hint that takes back what was told of a deleted listing."""
+    return SellerHint(
+        hint_id=uuid.uuid5(_NAMESPACE, str(event.event_id)),
+        seller_id=event.seller_id,
+        listing_id=listing_id,
+        listing_version=event.version,
+        locale=event.locale,
+        score=0.0,
+        created_at=datetime.now(UTC),
+        withdrawn=True,
+        occurred_at=event.occurred_at,
+        time_zone=event.time_zone,
+    )
+
+
+def hint_of_record(
+    key: bytes, value: bytes | None, headers: Any, settings: Settings, policy: Policy
+) -> SellerHint | None:
+    """Return the hint that answers a record of `image.scores`; None for an old tombstone, which names no event.
+
+    Raises:
+        MessageError: it is no ImageScore, or names no AnsweredEvent.
+    """
+    if value is not None:
+        return hint_of(ImageScore.from_json(value), settings, policy)
+    event = dict(headers or {}).get(EVENT_HEADER)
+    return withdrawal_of(key.decode(errors="replace"), AnsweredEvent.from_json(event)) if event else None
 
 
 def make_app(settings: Settings, folder: str) -> faust.App:
     """Return the Faust app for these settings; Faust insists on a `folder` for its data, though it has none."""
     policy = load_policy(settings.model_metrics)
-    app = faust.App(
-        settings.hints_group,
-        broker=";".join(f"kafka://{server.strip()}" for server in settings.kafka.split(",")),
-        broker_credentials=_credentials(settings),
-        key_serializer="raw",
-        value_serializer="raw",
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        web_enabled=False,
-        datadir=folder,
-        broker_commit_interval=_COMMIT_S,
-        broker_session_timeout=10.0,  # as the scorer: an app that is silent for this long is gone
-        broker_heartbeat_interval=3.0,
-        producer_linger=_LINGER_S,
-        consumer_auto_offset_reset="earliest",
-        stream_wait_empty=False,
-        processing_guarantee=settings.delivery,
-    )
+    app = faust_app(settings, settings.hints_group, folder)
     scores = app.topic(settings.scores_topic, key_type=bytes, value_type=bytes)
     hints = app.topic(settings.hints_topic, key_type=bytes, value_type=bytes)
 
@@ -71,42 +81,20 @@ def make_app(settings: Settings, folder: str) -> faust.App:
 
     @app.agent(scores)
     async def answer(stream: Any) -> None:
-        async for key, value in stream.items():
-            if value is None:
-                continue  # a tombstone: the listing is gone, and its hints with it
+        async for record in stream.events():
             try:
-                score = ImageScore.from_json(value)
+                hint = hint_of_record(record.key, record.value, record.headers, settings, policy)
             except MessageError as error:
-                log.warning("score of listing %r skipped: %s", key, error)
+                log.warning("score of listing %r skipped: %s", record.key, error)
                 continue
-            hint = hint_of(score, settings, policy)
             # Faust keeps what is sent while a score is handled, produces it in one go when it is about to
             # commit that score's offset, and commits only after the brokers hold it.
-            await hints.send(key=hint.seller_id.encode(), value=hint.to_json())
+            if hint is not None:
+                await hints.send(key=hint.seller_id.encode(), value=hint.to_json())
 
     return app
 
 
-def _credentials(settings: Settings) -> CredentialsT | None:
-    protocol = settings.kafka_security_protocol
-    context = None
-    if protocol.endswith("ssl"):
-        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca or None)
-        if settings.kafka_ssl_cert:
-            context.load_cert_chain(settings.kafka_ssl_cert, settings.kafka_ssl_key or None)
-    if protocol.startswith("sasl"):
-        return SASLCredentials(
-            mechanism=settings.kafka_sasl_mechanism,
-            username=settings.kafka_sasl_username,
-            password=settings.kafka_sasl_password.get_secret_value(),
-            ssl_context=context,
-        )
-    return SSLCredentials(context=context) if context else None
-
-
 def run(settings: Settings) -> None:
     """Run the app until SIGTERM or SIGINT."""
-    mode.loop.use("uvloop")
-    with tempfile.TemporaryDirectory(prefix="image-score-hints-") as folder:
-        worker = faust.Worker(make_app(settings, folder), quiet=True, override_logging=False)
-        worker.execute_from_commandline()
+    run_app(lambda folder: make_app(settings, folder))

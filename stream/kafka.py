@@ -14,6 +14,7 @@ from stream.log import log
 from stream.settings import Settings
 
 _TIMEOUT_S = 30.0
+_WEEK_MS = 7 * 86_400_000
 MAX_LETTER_BYTES = 4 * 2**20
 """Largest record that we produce; `topics create` gives the dead-letter topic room for it."""
 
@@ -99,6 +100,9 @@ def topics(settings: Settings) -> list[NewTopic]:
         settings.scores_topic: {"cleanup.policy": "compact"},
         settings.shadow_topic: {"cleanup.policy": "compact"},
         settings.hints_topic: {},
+        settings.notices_topic: {},
+        settings.notice_ticks_topic: {"retention.ms": str(_WEEK_MS)},
+        f"{settings.notices_group}-sellers-changelog": {"cleanup.policy": "compact"},
         settings.dlq_topic: {"max.message.bytes": str(MAX_LETTER_BYTES)},
     }
     return [

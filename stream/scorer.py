@@ -23,7 +23,7 @@ from schemas import (
     ScoredPhoto,
     Stage,
 )
-from schemas.image_score import VERSION_HEADER, AnsweredEvent, ModelInfo, Timings, listing_score
+from schemas.image_score import EVENT_HEADER, VERSION_HEADER, AnsweredEvent, ModelInfo, Timings, listing_score
 from stream.consumer import Failed, Output, Record
 from stream.errors import PhotoRejected
 from stream.fetch import PhotoFetcher
@@ -103,8 +103,8 @@ class Scorer:
         key = event.listing_id.encode()
         if event.type is ListingEventType.DELETED:
             if await self._write(event, None):
-                mark = (VERSION_HEADER, str(event.version).encode())
-                return Outcome.DELETED, [Output(self._settings.scores_topic, key, None, (mark,))]
+                marks = ((VERSION_HEADER, str(event.version).encode()), (EVENT_HEADER, answered(event).to_json()))
+                return Outcome.DELETED, [Output(self._settings.scores_topic, key, None, marks)]
             return Outcome.STALE, ()
         if self._skip_old and await self._store.is_newer(event.listing_id, event.version):
             return Outcome.STALE, ()
@@ -168,14 +168,7 @@ class Scorer:
                 infer=round(max(r.infer_ms for r in results), 1),
                 total=round((time.perf_counter() - started) * 1e3, 1),
             ),
-            event=AnsweredEvent.model_construct(
-                event_id=event.event_id,
-                type=event.type,
-                version=event.version,
-                seller_id=event.seller_id,
-                locale=event.locale,
-                occurred_at=event.occurred_at,
-            ),
+            event=answered(event),
             scored_at=datetime.now(UTC),
         )
 
@@ -183,6 +176,19 @@ class Scorer:
         """Count a record that cannot be scored and return its dead letter."""
         self.outcomes[Outcome.DEAD_LETTER] += 1
         return dead_letter(self._settings.dlq_topic, record, failure)
+
+
+def answered(event: ListingEvent) -> AnsweredEvent:
+    """Return what a score tells of the event that it answers."""
+    return AnsweredEvent.model_construct(
+        event_id=event.event_id,
+        type=event.type,
+        version=event.version,
+        seller_id=event.seller_id,
+        locale=event.locale,
+        occurred_at=event.occurred_at,
+        time_zone=event.time_zone,
+    )
 
 
 def validate(record: Record) -> ListingEvent:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from datetime import time
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from schemas import dead_letter, image_score, listing_event, seller_hint
+from schemas import dead_letter, image_score, listing_event, seller_hint, seller_notice
 from schemas.base import describe
 from schemas.listing_event import BACKFILL_TOPIC, RETRY_TOPIC
 from stream.errors import SettingsError
@@ -47,9 +48,12 @@ class Settings(BaseSettings):
     dlq_topic: str = dead_letter.TOPIC
     retry_topic: str = RETRY_TOPIC
     backfill_topic: str = BACKFILL_TOPIC
+    notices_topic: str = seller_notice.TOPIC
+    notice_ticks_topic: str = seller_notice.TICKS_TOPIC
     partitions: int = Field(12, ge=1, le=1000, description="partitions of the topics that `topics create` makes")
     replication: int = Field(1, ge=1, le=10, description="replication factor of those topics")
     scorer_group: str = Field("image-score-scorer", description="consumer group of the scorer")
+    notices_group: str = Field("image-score-notices", description="consumer group of the notices app, its Faust id")
     index_group: str = Field("image-score-index", description="consumer group of the search index's sink")
     hints_group: str = Field("image-score-hints", description="consumer group of the hints app, its Faust id")
 
@@ -105,6 +109,15 @@ class Settings(BaseSettings):
     model_metrics: str = Field("", description="metrics.json of the served model, with those; empty: the shipped one")
     cover_margin: float = Field(
         0.08, ge=0, le=1, description="how much better another photo must be to become the cover"
+    )
+
+    notices_per_day: int = Field(3, ge=1, le=100, description="notices a seller gets in a day, by their calendar")
+    notices_digest_from: int = Field(3, ge=2, le=100, description="listings with the same best tip that make a digest")
+    notices_good_from: float = Field(0.7, ge=0, le=1, description="score from which a listing gets no tips")
+    notices_quiet_from: time = Field(time(21), description="start of the quiet hours, by the seller's clock")
+    notices_quiet_until: time = Field(time(8), description="end of the quiet hours; the same as their start: none")
+    notices_clock: Literal["wall", "events"] = Field(
+        "wall", description="what ends a wait: the wall clock, or the times of events (for replays and tests)"
     )
 
     search: str = Field("", description="OpenSearch or Elasticsearch, http(s)://[user:password@]host:port")

@@ -79,8 +79,8 @@ def language_of(locale: str) -> str:
 
 
 @cache
-def catalogue(language: str) -> gettext.GNUTranslations:
-    with (LOCALE_DIR / language / "hints.po").open("rb") as source:
+def catalogue(language: str, name: str = "hints") -> gettext.GNUTranslations:
+    with (LOCALE_DIR / language / f"{name}.po").open("rb") as source:
         compiled = io.BytesIO()
         write_mo(compiled, read_po(source, locale=language))
     return gettext.GNUTranslations(io.BytesIO(compiled.getvalue()))
@@ -89,6 +89,16 @@ def catalogue(language: str) -> gettext.GNUTranslations:
 def text(kind: str, photo_number: int, locale: str) -> str:
     """Return a tip's sentence; photos are counted from 1 for people."""
     return catalogue(language_of(locale)).gettext(kind).format(photo=photo_number)
+
+
+def digest_text(count: int, total: int, tip: str, locale: str) -> str:
+    """Return what stands for the tips of `count` of a seller's `total` listings; `tip` is that of one of them."""
+    words = catalogue(language_of(locale), "notices").ngettext("digest", "digests", total)
+    return words.format(count=count, total=total, tip=tip)
+
+
+def praise_text(locale: str) -> str:
+    return catalogue(language_of(locale), "notices").gettext("praise")
 
 
 def tips_of(score: ImageScore, policy: Policy, threshold: float, cover_margin: float) -> tuple[Tip, ...]:

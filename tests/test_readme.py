@@ -46,6 +46,7 @@ SERVERS = {
     "image-score up": "export",
     "image-score worker": "ready: ",
     "image-score hints": "ready: ",
+    "image-score notices": "ready: ",
     "make kafka": "export",
     "image-score lookup-service": "ready: ",
     "image-score index": "ready: ",
