@@ -10,12 +10,14 @@
 | `dead_letter`   | `listing.events.dlq`            | the scorer       |
 | `seller_hint`   | `seller.hints`                  | the hints app    |
 | `seller_notice` | `seller.notices`                | the notices app  |
+| `hint_feedback` | `seller.hint_feedback`          | the marketplace  |
 
 `json/` holds the JSON Schema of each message (`image-score schemas export`).
 """
 
 from schemas.base import Message, MessageError
 from schemas.dead_letter import DeadLetter, DeadLetterType, FailedAttempt, Stage
+from schemas.hint_feedback import HintFeedback
 from schemas.image_score import FailedPhoto, ImageScore, PhotoError, PhotoErrorType, ScoredPhoto
 from schemas.listing_event import ListingEvent, ListingEventType, ListingPhoto
 from schemas.redis_record import RedisRecord, record_key, tombstone_key
@@ -23,7 +25,7 @@ from schemas.seller_hint import SellerHint, Tip
 from schemas.seller_notice import SellerNotice
 from schemas.vocabulary import ASPECTS, ISSUES, Aspect, Issue
 
-MESSAGES: tuple[type[Message], ...] = (ListingEvent, ImageScore, SellerHint, SellerNotice, DeadLetter)
+MESSAGES: tuple[type[Message], ...] = (ListingEvent, ImageScore, SellerHint, SellerNotice, HintFeedback, DeadLetter)
 """The messages that travel on Kafka."""
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "DeadLetterType",
     "FailedAttempt",
     "FailedPhoto",
+    "HintFeedback",
     "ImageScore",
     "Issue",
     "ListingEvent",

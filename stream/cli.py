@@ -12,10 +12,10 @@ import click
 import orjson
 from rich.table import Table
 
-from stream import cli_search, log
+from stream import cli_search, cli_sellers, log
 from stream import settings as settings_module
 from stream.cli_dlq import dlq
-from stream.cli_options import Group, console, example, require, settings_options
+from stream.cli_options import Group, console, example, parse_time, require, settings_options
 from stream.settings import ENV_PREFIX, Settings
 from triton_models import cli as offline
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 main.add_command(dlq)
-for command in (*cli_search.COMMANDS, *offline.COMMANDS):
+for command in (*cli_sellers.COMMANDS, *cli_search.COMMANDS, *offline.COMMANDS):
     main.add_command(command)
 
 
@@ -132,28 +132,6 @@ def worker(**options: Any) -> None:
     run(settings)
 
 
-@main.command(epilog=example("image-score hints --kafka broker:9092"))
-@settings_options("kafka", "hints_", "scores_", "delivery", "tip_", "cover_", "model_metrics")
-def hints(**options: Any) -> None:
-    """Turn scores into seller hints (a Faust app) until SIGTERM."""
-    from stream.hints import run
-
-    settings = settings_module.load(**options)
-    require(settings, "kafka")
-    run(settings)
-
-
-@main.command(epilog=example("image-score notices --kafka broker:9092 --notices-per-day 2"))
-@settings_options("kafka", "hints_topic", "notice", "delivery", "partitions")
-def notices(**options: Any) -> None:
-    """Tell sellers at the right time (a Faust app) until SIGTERM: few a day, digests, quiet hours."""
-    from stream.notices import run
-
-    settings = settings_module.load(**options)
-    require(settings, "kafka")
-    run(settings)
-
-
 @main.command(epilog=example("image-score publish events.jsonl --kafka broker:9092"))
 @click.argument("file", type=click.File("rb"))
 @settings_options("kafka", "events_")
@@ -195,7 +173,6 @@ def backfill(since: str | None, file: Path | None, **options: Any) -> None:
     At most --events-per-s (default 20) are started a second. Ctrl-C interrupts it; the same command goes on.
     """
     from stream.backfill import Backfill
-    from stream.dlq import parse_time
 
     options["events_per_s"] = options["events_per_s"] or os.environ.get(f"{ENV_PREFIX}EVENTS_PER_S") or 20
     settings = settings_module.load(**options)
@@ -224,6 +201,7 @@ def topics() -> None:
     "shadow_topic",
     "hints_",
     "notice",
+    "feedback_",
     "dlq_",
     "partitions",
     "replication",

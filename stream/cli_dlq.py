@@ -10,8 +10,8 @@ from rich.table import Table
 
 from schemas import DeadLetterType
 from stream import settings as settings_module
-from stream.cli_options import Command, console, example, require, settings_options
-from stream.dlq import OPEN, PURGED, REPLAYED, Filter, entries, parse_time, purge, replay
+from stream.cli_options import Command, console, example, parse_time, require, settings_options
+from stream.dlq import OPEN, PURGED, REPLAYED, Filter, entries, purge, replay
 from stream.errors import SettingsError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -78,6 +79,22 @@ def _examples(group: click.Group) -> list[str]:
 def console() -> Console:
     """Return where tables go. A pipe has no width: without one of our own they would be cut to 80 columns."""
     return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def parse_time(text: str) -> datetime:
+    """Return the time that `text` names: RFC 3339, or 30m, 2h, 7d for so long ago.
+
+    Raises:
+        ImageScoreError: neither.
+    """
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    try:
+        if text[-1:] in units:
+            return datetime.now(UTC) - timedelta(**{units[text[-1]]: float(text[:-1])})
+        found = datetime.fromisoformat(text)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ImageScoreError(f"time {text!r}: give 2026-01-31T09:30:00Z, or 30m, 2h, 7d for so long ago") from None
 
 
 def example(text: str) -> str:

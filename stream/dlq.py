@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas import DeadLetter, DeadLetterType, MessageError
-from stream.errors import DependencyError, FencedError, ImageScoreError
+from stream.errors import DependencyError, FencedError
 from stream.kafka import MAX_LETTER_BYTES, client_config, partitions, read_topic
 from stream.settings import Settings
 
@@ -70,22 +70,6 @@ class Replayed(NamedTuple):
     replayed: int
     without_bytes: int
     """Letters that were too large to keep their record: publish its event again."""
-
-
-def parse_time(text: str) -> datetime:
-    """Return the time that `text` names: RFC 3339, or 30m, 2h, 7d for so long ago.
-
-    Raises:
-        ImageScoreError: neither.
-    """
-    units = {"m": "minutes", "h": "hours", "d": "days"}
-    try:
-        if text[-1:] in units:
-            return datetime.now(UTC) - timedelta(**{units[text[-1]]: float(text[:-1])})
-        found = datetime.fromisoformat(text)
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise ImageScoreError(f"time {text!r}: give 2026-01-31T09:30:00Z, or 30m, 2h, 7d for so long ago") from None
 
 
 def entries(settings: Settings) -> list[Entry]:

@@ -101,6 +101,7 @@ def topics(settings: Settings) -> list[NewTopic]:
         settings.shadow_topic: {"cleanup.policy": "compact"},
         settings.hints_topic: {},
         settings.notices_topic: {},
+        settings.feedback_topic: {},
         settings.notice_ticks_topic: {"retention.ms": str(_WEEK_MS)},
         f"{settings.notices_group}-sellers-changelog": {"cleanup.policy": "compact"},
         settings.dlq_topic: {"max.message.bytes": str(MAX_LETTER_BYTES)},

@@ -14,9 +14,11 @@ from typing import Any
 
 import faust
 from confluent_kafka import Producer
+from prometheus_client import start_http_server
 
 from schemas import MessageError, SellerHint, SellerNotice
 from stream.faust_app import faust_app, run_app
+from stream.feedback import VoteReader, Votes
 from stream.kafka import client_config
 from stream.log import log
 from stream.notice_rules import Rules, Seller, hear, tick
@@ -45,15 +47,19 @@ def make_app(settings: Settings, folder: str) -> faust.App:
     ticks = Producer(client_config(settings))
     sellers = app.Table("sellers", key_type=bytes, value_type=bytes)
     newest = [0.0]
+    votes = Votes(settings.notices_not_helpful, settings.notices_votes)
 
     @app.task  # type: ignore[untyped-decorator]
     async def ready() -> None:
+        VoteReader(settings, votes).start()
+        if settings.notices_metrics_port:
+            start_http_server(settings.notices_metrics_port)
         log.info("ready: telling sellers of %s as group %s", settings.hints_topic, settings.notices_group)
 
     @app.agent(inputs)
     async def tell(stream: Any) -> None:
         async for event in stream.events():
-            found = _answer(sellers, event, settings.notice_ticks_topic, rules)
+            found = _answer(sellers, event, settings.notice_ticks_topic, rules, votes.off)
             if found is None:
                 continue
             seller, answer = found
@@ -75,8 +81,10 @@ def make_app(settings: Settings, folder: str) -> faust.App:
     return app
 
 
-def _answer(sellers: Any, event: Any, ticks_topic: str, rules: Rules) -> tuple[Seller, list[SellerNotice]] | None:
-    """Return the seller's new state and what to tell; None: the record says nothing."""
+def _answer(
+    sellers: Any, event: Any, ticks_topic: str, rules: Rules, off: frozenset[str]
+) -> tuple[Seller, list[SellerNotice]] | None:
+    """Return the seller's new state and what to tell, without tips that are off; None: the record says nothing."""
     known = sellers.get(event.key)
     seller_id = (event.key or b"").decode(errors="replace")
     seller = Seller(seller_id=seller_id) if known is None else Seller.model_validate_json(known)
@@ -89,7 +97,8 @@ def _answer(sellers: Any, event: Any, ticks_topic: str, rules: Rules) -> tuple[S
     except MessageError as error:
         log.warning("hint of seller %r skipped: %s", seller_id, error)
         return None
-    return seller, hear(seller, hint, rules)
+    tips = tuple(tip for tip in hint.tips if tip.kind not in off)
+    return seller, hear(seller, hint.model_copy(update={"tips": tips}), rules)
 
 
 def run(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from schemas import dead_letter, image_score, listing_event, seller_hint, seller_notice
+from schemas import dead_letter, hint_feedback, image_score, listing_event, seller_hint, seller_notice
 from schemas.base import describe
 from schemas.listing_event import BACKFILL_TOPIC, RETRY_TOPIC
 from stream.errors import SettingsError
@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     dlq_topic: str = dead_letter.TOPIC
     retry_topic: str = RETRY_TOPIC
     backfill_topic: str = BACKFILL_TOPIC
+    feedback_topic: str = hint_feedback.TOPIC
     notices_topic: str = seller_notice.TOPIC
     notice_ticks_topic: str = seller_notice.TICKS_TOPIC
     partitions: int = Field(12, ge=1, le=1000, description="partitions of the topics that `topics create` makes")
@@ -116,6 +117,11 @@ class Settings(BaseSettings):
     notices_good_from: float = Field(0.7, ge=0, le=1, description="score from which a listing gets no tips")
     notices_quiet_from: time = Field(time(21), description="start of the quiet hours, by the seller's clock")
     notices_quiet_until: time = Field(time(8), description="end of the quiet hours; the same as their start: none")
+    notices_not_helpful: float = Field(
+        0.5, gt=0, le=1, description="a kind of tip is switched off when more of its votes are not helpful"
+    )
+    notices_votes: int = Field(20, ge=1, description="votes that a kind of tip needs before it can be switched off")
+    notices_metrics_port: int = Field(0, ge=0, le=65535, description="port of the notices app's /metrics; 0: none")
     notices_clock: Literal["wall", "events"] = Field(
         "wall", description="what ends a wait: the wall clock, or the times of events (for replays and tests)"
     )

@@ -154,7 +154,14 @@ def test_schemas_are_exported_to_a_folder(tmp_path: Path) -> None:
     done = run("schemas", "export", "--out", str(tmp_path))
     assert done.returncode == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("DeadLetter.json", "ImageScore.json", "ListingEvent.json", "SellerHint.json", "SellerNotice.json")
+        *(
+            "DeadLetter.json",
+            "HintFeedback.json",
+            "ImageScore.json",
+            "ListingEvent.json",
+            "SellerHint.json",
+            "SellerNotice.json",
+        )
     ]
 
 

@@ -37,7 +37,7 @@ from triton_models.preferences.pairs import COLUMNS, propensities
 
 Values = NDArray[np.float64]
 _TEMPLATE = Path(__file__).parent / "replay.html"
-_RESAMPLES = 1000
+_RESAMPLES, _BLOCKS = 1000, 2000
 _MIN_SEARCHES = 30
 _BATCH = 5000
 _LEAST_PROPENSITY = 0.02
@@ -249,21 +249,26 @@ class _Pages:
     ) -> list[Estimate]:
         """Return the estimates over these searches (and these rows of them alone)."""
         ratio = self.new / self.old
-        logged, weight = self._sums(self.clicked, rows)[picked], self._sums(self.screen * self.new, rows)[picked]
-        ips, looks = self._sums(self.clicked * ratio, rows)[picked], self._sums(self.new, rows)[picked]
-        dr = self._sums(self.new * self._gains(), rows)[picked]
-        draws = rng.multinomial(len(picked), np.full(len(picked), 1 / len(picked)), _RESAMPLES) / len(picked)
-        weights = np.vstack([np.full(len(picked), 1 / len(picked)), draws])
-        old_clicks = weights @ logged
-        snips = (weights @ ips) / (weights @ weight) * (weights @ looks)
-        found = [
-            _estimate("clicks a search, IPS", old_clicks, weights @ ips),
-            _estimate("clicks a search, SNIPS", old_clicks, snips),
-            _estimate("clicks a search, doubly robust", old_clicks, weights @ dr),
+        sums = [
+            self._sums(values, rows)
+            for values in (
+                self.clicked,
+                self.clicked * ratio,
+                self.screen * self.new,
+                self.new,
+                self.new * self._gains(),
+            )
         ]
         if rows is None:
-            ideal = weights @ self._ideal_dcg()[picked]
-            before, after = weights @ self._dcg(self.was)[picked], weights @ self._dcg(self.place)[picked]
+            sums += [self._ideal_dcg(), self._dcg(self.was), self._dcg(self.place)]
+        logged, ips, weight, looks, dr, *dcg = _resampled([one[picked] for one in sums], rng)
+        found = [
+            _estimate("clicks a search, IPS", logged, ips),
+            _estimate("clicks a search, SNIPS", logged, ips / weight * looks),
+            _estimate("clicks a search, doubly robust", logged, dr),
+        ]
+        if dcg:
+            ideal, before, after = dcg
             found.insert(0, _estimate("NDCG", before / ideal, after / ideal))
         return found
 
@@ -298,6 +303,20 @@ class _Pages:
             if searches >= _MIN_SEARCHES:
                 found.append((name, searches, self.estimates(every, rng, rows)))
         return found
+
+
+def _resampled(sums: list[Values], rng: np.random.Generator) -> list[Values]:
+    """Return the mean over searches of each of these, and then those of bootstrap samples of the searches.
+
+    Searches are drawn in blocks where there are very many, so that memory does not grow with their number.
+    """
+    count = len(sums[0])
+    blocks = min(count, _BLOCKS)
+    block = np.arange(count) % blocks
+    sizes = np.bincount(block, minlength=blocks)
+    draws = np.vstack([np.ones(blocks), rng.multinomial(blocks, np.full(blocks, 1 / blocks), _RESAMPLES)])
+    drawn = draws @ sizes
+    return [draws @ np.bincount(block, one, minlength=blocks) / drawn for one in sums]
 
 
 def _slots(log: pl.DataFrame) -> list[int]:
