@@ -21,6 +21,9 @@ EVENT_HEADER = "event"
 SHADOW_TOPIC = "image.scores.shadow"
 """What a candidate model says of the same events; nobody acts on it."""
 
+ADVISED_TOPIC = "image.scores.advised"
+"""The same scores, with what would raise those of weak photos; written by `advise`."""
+
 COVER_WEIGHT = 0.7
 """Share of the cover photo in a listing's score: the cover is what a search result shows."""
 
@@ -48,6 +51,13 @@ class PhotoError(Message):
     attempts: int = Field(default=1, ge=1)
 
 
+class PhotoFix(Message):
+    """What an editor could do to a photo, and the score that the photo has then."""
+
+    fix: str = Field(max_length=64)
+    score: Unit
+
+
 class ScoredPhoto(Message):
     """A photo that was scored: everything is 0..1.
 
@@ -61,6 +71,9 @@ class ScoredPhoto(Message):
     class_probs: Annotated[tuple[Unit, ...], Field(min_length=5, max_length=5)]
     aspects: dict[Aspect, Unit]
     issues: dict[Issue, Unit]
+    url: str | None = Field(default=None, max_length=2048)
+    fixes: tuple[PhotoFix, ...] = Field(default=(), max_length=20)
+    """In `image.scores.advised`: the fixes that raise the score, the most first."""
 
 
 class FailedPhoto(Message):

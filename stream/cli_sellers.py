@@ -13,13 +13,39 @@ from stream.cli_options import console, example, parse_time, require, settings_o
 
 
 @click.command(epilog=example("image-score hints --kafka broker:9092"))
-@settings_options("kafka", "hints_", "scores_", "delivery", "tip_", "cover_", "model_metrics")
+@settings_options("kafka", "hints_", "scores_", "advised_", "delivery", "tip_", "cover_", "model_metrics")
 def hints(**options: Any) -> None:
     """Turn scores into seller hints (a Faust app) until SIGTERM."""
     from stream.hints import run
 
     settings = settings_module.load(**options)
     require(settings, "kafka")
+    run(settings)
+
+
+@click.command(epilog=example("image-score advise --kafka broker:9092 --triton triton:8001"))
+@settings_options(
+    "kafka",
+    "triton",
+    "advise",
+    "scores_topic",
+    "dlq_topic",
+    "fetch",
+    "max_",
+    "infer_",
+    "model",
+    "health_port",
+    "delivery",
+)
+def advise(**options: Any) -> None:
+    """Try fixes on weak photos, and pass their scores on with what raises them, until SIGTERM.
+
+    The hints app reads them with --hints-from advised.
+    """
+    from stream.advise import run
+
+    settings = settings_module.load(**options)
+    require(settings, "kafka", "triton")
     run(settings)
 
 
@@ -66,4 +92,4 @@ def _cell(count: int, share: float | None) -> str:
     return str(count) if share is None else f"{count} ({share:.0%})"
 
 
-COMMANDS: tuple[click.Command, ...] = (hints, notices, feedback)
+COMMANDS: tuple[click.Command, ...] = (hints, advise, notices, feedback)

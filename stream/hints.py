@@ -72,12 +72,13 @@ def make_app(settings: Settings, folder: str) -> faust.App:
     """Return the Faust app for these settings; Faust insists on a `folder` for its data, though it has none."""
     policy = load_policy(settings.model_metrics)
     app = faust_app(settings, settings.hints_group, folder)
-    scores = app.topic(settings.scores_topic, key_type=bytes, value_type=bytes)
+    source = settings.advised_topic if settings.hints_from == "advised" else settings.scores_topic
+    scores = app.topic(source, key_type=bytes, value_type=bytes)
     hints = app.topic(settings.hints_topic, key_type=bytes, value_type=bytes)
 
     @app.task  # type: ignore[untyped-decorator]
     async def ready() -> None:
-        log.info("ready: answering scores of %s as group %s", settings.scores_topic, settings.hints_group)
+        log.info("ready: answering scores of %s as group %s", source, settings.hints_group)
 
     @app.agent(scores)
     async def answer(stream: Any) -> None:

@@ -99,6 +99,7 @@ def topics(settings: Settings) -> list[NewTopic]:
         settings.backfill_topic: {},
         settings.scores_topic: {"cleanup.policy": "compact"},
         settings.shadow_topic: {"cleanup.policy": "compact"},
+        settings.advised_topic: {"cleanup.policy": "compact"},
         settings.hints_topic: {},
         settings.notices_topic: {},
         settings.feedback_topic: {},

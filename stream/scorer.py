@@ -142,6 +142,8 @@ class Scorer:
             class_probs=found.class_probs,
             aspects=found.aspects,
             issues=found.issues,
+            url=str(photo.url),
+            fixes=(),
         )
         done = time.perf_counter()
         return _PhotoResult(scored, (fetched - started) * 1e3, (done - fetched) * 1e3, found.model_version)

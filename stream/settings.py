@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     events_topic: str = listing_event.TOPIC
     scores_topic: str = image_score.TOPIC
     shadow_topic: str = image_score.SHADOW_TOPIC
+    advised_topic: str = image_score.ADVISED_TOPIC
     hints_topic: str = seller_hint.TOPIC
     dlq_topic: str = dead_letter.TOPIC
     retry_topic: str = RETRY_TOPIC
@@ -56,6 +57,12 @@ class Settings(BaseSettings):
     scorer_group: str = Field("image-score-scorer", description="consumer group of the scorer")
     notices_group: str = Field("image-score-notices", description="consumer group of the notices app, its Faust id")
     index_group: str = Field("image-score-index", description="consumer group of the search index's sink")
+    advise_group: str = Field("image-score-advise", description="consumer group of `advise`")
+    advise_below: float = Field(0.6, ge=0, le=1, description="photos that score less get fixes tried on them")
+    advise_photos: int = Field(4, ge=1, le=64, description="photos that fixes are tried on at once")
+    hints_from: Literal["scores", "advised"] = Field(
+        "scores", description="advised: the hints app reads what `advise` writes, and tells of fixes, too"
+    )
     hints_group: str = Field("image-score-hints", description="consumer group of the hints app, its Faust id")
 
     delivery: Literal["at_least_once", "exactly_once"] = Field(

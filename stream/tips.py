@@ -27,6 +27,18 @@ _NOT_COVER = 0.5
 """An issue of a photo other than the cover counts half: buyers see the cover first."""
 
 
+_MENDS = {
+    "brighten": "dark",
+    "recover_exposure": "overexposed",
+    "contrast": "low_contrast",
+    "white_balance": "color_cast",
+    "straighten": "tilted",
+    "crop": "item_too_small",
+    "denoise": "noisy",
+}
+"""Which issue each fix mends."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """What a model's issues are worth telling, as its metrics.json says.
@@ -86,6 +98,12 @@ def catalogue(language: str, name: str = "hints") -> gettext.GNUTranslations:
     return gettext.GNUTranslations(io.BytesIO(compiled.getvalue()))
 
 
+def fix_text(fix: str, photo_number: int, before: float, after: float, locale: str) -> str:
+    """Return the sentence of a fix that was tried: `before` and `after` are scores, 0..1, shown as points of 100."""
+    words = catalogue(language_of(locale), "fixes").gettext(fix)
+    return words.format(photo=photo_number, before=round(100 * before), after=round(100 * after))
+
+
 def text(kind: str, photo_number: int, locale: str) -> str:
     """Return a tip's sentence; photos are counted from 1 for people."""
     return catalogue(language_of(locale)).gettext(kind).format(photo=photo_number)
@@ -104,9 +122,9 @@ def praise_text(locale: str) -> str:
 def tips_of(score: ImageScore, policy: Policy, threshold: float, cover_margin: float) -> tuple[Tip, ...]:
     """Return at most three tips, most useful first: by expected gain, the probability times the impact.
 
-    An issue becomes a tip from its threshold in the policy on, and at least at `threshold`; once for a listing, for
-    the photo where it matters most. A photo that scores at least `cover_margin` more than the cover is proposed as
-    the cover.
+    A fix that was tried counts what it gained on the photo itself. An issue becomes a tip from its threshold in the
+    policy on, and at least at `threshold`; once for a listing, for the photo where it matters most. A photo that scores
+    at least `cover_margin` more than the cover is proposed as the cover.
     """
     locale = score.event.locale
     positions = [photo.position for photo in score.photos] + [photo.position for photo in score.failed]
@@ -121,6 +139,12 @@ def tips_of(score: ImageScore, policy: Policy, threshold: float, cover_margin: f
             if probability >= least and gain > found.get(issue, (0.0,))[0]:
                 words = text(issue, order[photo.position], locale)
                 found[issue] = gain, _tip(issue.value, issue, probability, photo, words)
+        for fix in photo.fixes:
+            gain = share * (fix.score - photo.score)
+            found.pop(_MENDS.get(fix.fix, ""), None)  # proven on the photo itself, which says more
+            if gain > found.get(fix.fix, (0.0,))[0]:
+                words = fix_text(fix.fix, order[photo.position], photo.score, fix.score, locale)
+                found[fix.fix] = gain, _tip(fix.fix, None, fix.score, photo, words)
     best = score.best
     if cover is not None and best.score >= cover.score + cover_margin:
         words = text(BETTER_COVER, order[best.position], locale)

@@ -47,6 +47,7 @@ SERVERS = {
     "image-score worker": "ready: ",
     "image-score hints": "ready: ",
     "image-score notices": "ready: ",
+    "image-score advise": "ready: ",
     "make kafka": "export",
     "image-score lookup-service": "ready: ",
     "image-score index": "ready: ",
