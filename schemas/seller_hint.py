@@ -17,8 +17,8 @@ MAX_TIPS = 3
 class Tip(Message):
     """One concrete action, in the seller's language.
 
-    `kind` is an issue's name, `better_cover`, or a fix that was tried on the photo. `probability` is the model's for the
-    issue; for `better_cover` it is the other photo's score, for a fix the photo's score after it. `photo_id` is the
+    `kind` is an issue's name, `better_cover`, or a fix that was tried on the photo. `probability` is the model's for
+    the issue; for `better_cover` it is the other photo's score, for a fix the photo's score after it. `photo_id` is the
     photo to retake, to fix or, for `better_cover`, to use.
     """
 
