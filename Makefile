@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 REQUIREMENTS = deploy/requirements
 
-.PHONY: demo test lint bench bench-consumer bench-lookup bench-pairs experiment kafka faults requirements model proto clean
+.PHONY: demo test lint bench bench-consumer bench-fixes bench-lookup bench-pairs experiment kafka faults requirements model proto clean
 
 demo: $(VENV)/online ## run the whole pipeline on sample photos, or on PHOTOS=folder
 	@$(BIN)/image-score demo $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -22,6 +22,9 @@ bench: $(VENV)/dev ## listings/s of the whole pipeline beside bare Triton
 
 bench-lookup: $(VENV)/dev ## lookups at search time beside raw MGETs of the same keys, a million listings in Redis
 	$(BIN)/python tests/bench/lookup.py $(ARGS)
+
+bench-fixes: $(VENV)/dev ## what fixes cost and bring, on labelled photos; ARGS="--photos FOLDER --labels FILE"
+	$(BIN)/python tests/bench/fixes.py $(ARGS)
 
 bench-pairs: $(VENV)/dev ## preference pairs from a simulated search log of a million impressions
 	$(BIN)/python tests/bench/pairs.py $(ARGS)
