@@ -50,7 +50,7 @@ def advise(**options: Any) -> None:
 
 
 @click.command(epilog=example("image-score notices --kafka broker:9092 --notices-per-day 2"))
-@settings_options("kafka", "hints_topic", "feedback_topic", "notice", "delivery", "partitions")
+@settings_options("kafka", "hints_topic", "feedback_topic", "notice", "partitions")
 def notices(**options: Any) -> None:
     """Tell sellers at the right time (a Faust app) until SIGTERM: few a day, digests, quiet hours."""
     from stream.notices import run

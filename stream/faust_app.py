@@ -36,8 +36,7 @@ def faust_app(settings: Settings, group: str, folder: str, **options: Any) -> fa
         producer_linger=_LINGER_S,
         consumer_auto_offset_reset="earliest",
         stream_wait_empty=False,
-        processing_guarantee=settings.delivery,
-        **options,
+        **({"processing_guarantee": settings.delivery} | options),
     )
 
 

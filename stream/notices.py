@@ -1,8 +1,8 @@
 """The notices app: reads `seller.hints`, tells sellers at the right time on `seller.notices` (rules: `notice_rules`).
 
 A Faust app with a table of sellers, whose changelog is a topic. What a seller's state led to is kept in it, so a hint
-that is handled again after a crash leads to the same notices, with the same ids; with `delivery=exactly_once` state,
-notices and offsets are one transaction. What waits for a time is told by a record of `seller.notices.ticks`, so that
+that is handled again after a crash leads to the same notices, with the same ids: delivery is at least once, and whoever
+shows notices shows each `notice_id` once. What waits for a time is told by a record of `seller.notices.ticks`, so that
 this, too, is handled, committed and handled again like any other.
 """
 
@@ -40,10 +40,12 @@ def rules_of(settings: Settings) -> Rules:
 def make_app(settings: Settings, folder: str) -> faust.App:
     """Return the Faust app for these settings."""
     rules = rules_of(settings)
-    app = faust_app(settings, settings.notices_group, folder, store="memory://", topic_partitions=settings.partitions)
+    # With transactions, Faust now and then does not come back from a restart with its table.
+    options = {"store": "memory://", "topic_partitions": settings.partitions, "processing_guarantee": "at_least_once"}
+    app = faust_app(settings, settings.notices_group, folder, **options)
     inputs = app.topic(settings.hints_topic, settings.notice_ticks_topic, key_type=bytes, value_type=bytes)
     notices = app.topic(settings.notices_topic, key_type=bytes, value_type=bytes)
-    # A transaction of Faust's ends only with an offset, and a tick has none: it goes by a producer of its own.
+    # To the partition that has the seller, whichever partitioner chose it.
     ticks = Producer(client_config(settings))
     sellers = app.Table("sellers", key_type=bytes, value_type=bytes)
     newest = [0.0]

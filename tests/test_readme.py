@@ -53,7 +53,7 @@ SERVERS = {
     "image-score index": "ready: ",
 }
 """Commands that run until they are stopped, and what they print when they are ready."""
-NEED_KAFKA = ("make faults", "make bench-consumer", "make experiment")
+NEED_KAFKA = ("make faults", "make bench-consumer")
 IN_OUR_VENV = Path(sys.prefix) == ROOT / ".venv"
 
 
@@ -101,9 +101,9 @@ def variables(settings: Settings) -> dict[str, str]:
 
 
 def make(command: str, workplace: Path) -> list[str]:
-    """Return the same make command with small inputs; `make test` runs these very tests, so it is only planned."""
+    """Return the same make command with small inputs; what other tests run, or runs these, is only planned."""
     words = ["make", "-C", str(ROOT), *command.split()[1:]]
-    if command in ("make test",) or command.startswith("make model"):
+    if command in ("make test", "make experiment") or command.startswith("make model"):
         return [*words, "--dry-run"]
     if not IN_OUR_VENV:
         pytest.skip("make uses .venv: run the tests by `make test`")
@@ -113,9 +113,6 @@ def make(command: str, workplace: Path) -> list[str]:
         return [*words, "ROUNDS=2", "ARGS=--brokers 1"]
     if command == "make bench-lookup":
         return [*words, "ARGS=--listings 2000 --callers 4 --ids 50 --calls 2 --rounds 1"]
-    if command == "make experiment":
-        small = "--listings 60 --buyers 300 --searches 2 --photos none"
-        return [*words, f"ARGS={small} --out {workplace / 'market'}"]
     if command == "make bench":
         return [*words, "ARGS=--count 60 --rounds 1 --latency-count 20"]
     return [word.replace("=my-photos", f"={workplace / 'my-photos'}") for word in words]
