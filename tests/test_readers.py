@@ -34,13 +34,13 @@ def test_the_vectors_are_those_that_the_schemas_make(tmp_path: Path) -> None:
         assert path.read_bytes() == written, "python -m schemas.vectors writes them again"
 
 
-def test_the_go_reader_agrees_with_the_vectors(tmp_path: Path) -> None:
+def test_the_go_reader_agrees_with_the_vectors() -> None:
     need("go", "golang-go")
     folder = READERS / "go"
     assert run("gofmt", "-l", ".", folder=folder) == ""
-    cache = {"GOFLAGS": "-mod=mod", "GOCACHE": str(tmp_path), "GOTOOLCHAIN": "local"}
-    run("go", "vet", "./...", folder=folder, **cache)
-    assert "--- PASS: TestUsersHaveTheArmsOfTheVectors" in run("go", "test", "-v", "./...", folder=folder, **cache)
+    flags = {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
+    run("go", "vet", "./...", folder=folder, **flags)
+    assert "--- PASS: TestUsersHaveTheArmsOfTheVectors" in run("go", "test", "-v", "./...", folder=folder, **flags)
 
 
 def test_the_java_reader_agrees_with_the_vectors(tmp_path: Path) -> None:
@@ -56,7 +56,8 @@ def _rules() -> Experiments:
 
 def test_arms_are_shared_out_by_weight_and_ramp() -> None:
     users = [f"u{number}" for number in range(40_000)]
-    arms = [_rules().assign(user) for user in users]
+    rules = _rules()
+    arms = [rules.assign(user) for user in users]
     shares = {
         (name, arm): sum(found.get(name) == arm for found in arms) / len(users)
         for name, arm in {pair for found in arms for pair in found.items()}
@@ -74,8 +75,9 @@ def test_arms_are_shared_out_by_weight_and_ramp() -> None:
 
 
 def test_experiments_of_a_layer_exclude_each_other() -> None:
+    rules = _rules()
     for number in range(5_000):
-        assert not {"image-score", "other-ranking"} <= _rules().assign(f"u{number}").keys()
+        assert not {"image-score", "other-ranking"} <= rules.assign(f"u{number}").keys()
 
 
 def test_a_ramp_that_grows_only_adds_users() -> None:
