@@ -18,7 +18,7 @@ from stream import kafka
 from stream.consumer import Failed, Output, ParallelConsumer, Record
 from stream.errors import PhotoRejected
 from stream.fetch import PhotoFetcher
-from stream.fixes.advise import advise
+from stream.fixes.advise import helpful
 from stream.inference import TritonModel
 from stream.letters import EventFailed, dead_letter
 from stream.photo import check_header
@@ -79,10 +79,10 @@ class Adviser:
             where = ListingPhoto.model_validate(place)
             async with self._slots, self._fetcher.photo(where) as data:
                 check_header(data, self._settings.max_pixels)
-                found = await advise(self._model, data)
+                _, found = await helpful(self._model, data)
         except (PhotoRejected, ValueError):
             return photo
-        fixes = tuple(PhotoFix(fix=one.fix.value, score=one.score) for one in found.fixes if one.score > photo.score)
+        fixes = tuple(PhotoFix(fix=one.fix.value, score=one.score) for one in found if one.score > photo.score)
         return photo.model_copy(update={"fixes": fixes})
 
     def dead_letter(self, record: Record, failure: Failed) -> Output:

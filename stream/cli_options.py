@@ -33,6 +33,11 @@ def settings_options(*prefixes: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def options_environment(command: str) -> dict[str, Any]:
+    """Return click's context settings that make each option also IMAGE_SCORE_<COMMAND>_<OPTION>."""
+    return {"auto_envvar_prefix": f"{ENV_PREFIX}{command}", "show_default": True}
+
+
 def require(settings: Settings, *names: str) -> None:
     """Check that these addresses are set.
 

@@ -10,15 +10,10 @@ import orjson
 from rich.table import Table
 
 from stream import settings as settings_module
-from stream.cli_options import Group, console, example, require, settings_options
+from stream.cli_options import Group, console, example, options_environment, require, settings_options
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _OUT = click.Path(path_type=Path)
-
-
-def _environment(name: str) -> dict[str, Any]:
-    """Each option is also IMAGE_SCORE_<COMMAND>_<OPTION>."""
-    return {"auto_envvar_prefix": f"IMAGE_SCORE_{name}", "show_default": True}
 
 
 @click.command(epilog=example("image-score index --kafka broker:9092 --search https://search:9200"))
@@ -46,7 +41,7 @@ def lookup_service(**options: Any) -> None:
 @click.command(
     "simulate-ranking",
     epilog=example("image-score simulate-ranking log.parquet --scores scores.parquet --out ranking"),
-    context_settings=_environment("SIMULATE_RANKING"),
+    context_settings=options_environment("SIMULATE_RANKING"),
 )
 @click.argument("log", type=_FILE)
 @click.option("--scores", type=_FILE, help="listing_id and score, Parquet or CSV; default: asked of --redis")
@@ -90,7 +85,7 @@ def experiment() -> None:
 
 @experiment.command(
     epilog=example("image-score experiment assign experiments.json user-7 user-8"),
-    context_settings=_environment("EXPERIMENT_ASSIGN"),
+    context_settings=options_environment("EXPERIMENT_ASSIGN"),
 )
 @click.argument("file", type=_FILE)
 @click.argument("users", nargs=-1)
@@ -123,7 +118,7 @@ def assign(file: Path, users: tuple[str, ...], users_file: Any, counts: bool) ->
 
 @experiment.command(
     epilog=example("image-score experiment analyze exposures.parquet events.parquet --out experiment"),
-    context_settings=_environment("EXPERIMENT_ANALYZE"),
+    context_settings=options_environment("EXPERIMENT_ANALYZE"),
 )
 @click.argument("exposures", type=_FILE)
 @click.argument("events", type=_FILE)

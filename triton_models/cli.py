@@ -12,18 +12,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from stream import settings as settings_module
-from stream.cli_options import Group, console, example, require, settings_options
+from stream.cli_options import Group, console, example, options_environment, require, settings_options
 from stream.errors import ImageScoreError
 from triton_models import REPOSITORY
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 _OUT = click.Path(path_type=Path)
-
-
-def _environment(name: str) -> dict[str, Any]:
-    """Each option of an offline command is also IMAGE_SCORE_<COMMAND>_<OPTION>."""
-    return {"auto_envvar_prefix": f"IMAGE_SCORE_{name}", "show_default": True}
 
 
 @click.command(epilog=example("image-score label photos --out labels.jsonl --model gpt-4o-mini --budget 5"))
@@ -350,7 +345,7 @@ def compare(out: Path, **options: Any) -> None:
 
 
 def _guarded(command: click.Command, name: str) -> click.Command:
-    command.context_settings.update(_environment(name))
+    command.context_settings.update(options_environment(name))
     return command
 
 

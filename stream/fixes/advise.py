@@ -64,6 +64,17 @@ def versions(photo: Image.Image) -> dict[Fix, bytes]:
     return {fix: encoded(image) for fix, image in candidates(photo).items()}
 
 
+async def helpful(model: TritonModel, data: bytes) -> tuple[Prediction, list[Fixed]]:
+    """Return the prediction of the copy that fixes are tried on, and the fixes that raise its score, the most first.
+
+    Raises:
+        PhotoRejected: the photo does not decode.
+    """
+    photo = await asyncio.to_thread(opened, data)
+    start = await model.predict(await asyncio.to_thread(encoded, photo))
+    return start, await _try(model, photo, start.score)
+
+
 async def advise(model: TritonModel, data: bytes) -> Advice:
     """Try the fixes on an encoded photo, one by one and on top of each other.
 
@@ -71,9 +82,7 @@ async def advise(model: TritonModel, data: bytes) -> Advice:
         PhotoRejected: the photo does not decode.
     """
     before = await model.predict(data)
-    photo = await asyncio.to_thread(opened, data)
-    start = await model.predict(await asyncio.to_thread(encoded, photo))
-    alone = await _try(model, photo, start.score)
+    start, alone = await helpful(model, data)
     chain: list[Fix] = []
     best: Fixed | None = None
     step = alone

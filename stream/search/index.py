@@ -172,10 +172,10 @@ class SearchIndex:
 
     async def _bulk(self, lines: list[bytes]) -> list[Outcome | Refused | None]:
         found = await self._ask("POST", "/_bulk", b"\n".join([*lines, b""]))
-        results = [_result(next(iter(item.values()))) for item in found["items"]]
-        if any(item_status(item) in _BUSY for item in found["items"]):
+        items = [item for named in found["items"] for item in named.values()]
+        if any(item["status"] in _BUSY for item in items):
             await asyncio.sleep(_BUSY_S)
-        return results
+        return [_result(item) for item in items]
 
     async def _ask(self, method: str, path: str, body: bytes) -> Any:
         """Return the JSON of an answer.
@@ -207,12 +207,6 @@ MAPPING = {
         "scored_at": {"type": "date", "format": "epoch_millis"},
     }
 }
-
-
-def item_status(item: dict[str, Any]) -> int:
-    """Return the status of one item of a bulk answer."""
-    status: int = next(iter(item.values()))["status"]
-    return status
 
 
 def _document(found: dict[str, Any], field: str) -> _Document:
