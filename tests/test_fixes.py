@@ -79,6 +79,10 @@ def test_a_dark_item_before_a_light_wall_is_not_brightened(good: Image.Image) ->
     assert Fix.BRIGHTEN not in candidates(photo)
 
 
+def test_a_dark_photo_keeps_its_shadows(good: Image.Image) -> None:
+    assert Fix.CONTRAST not in candidates(changed(good, FLAWS[Fix.BRIGHTEN]))
+
+
 def test_fixes_are_deterministic(good: Image.Image) -> None:
     flawed = changed(good, FLAWS[Fix.WHITE_BALANCE])
     first, second = candidates(flawed), candidates(flawed)

@@ -45,11 +45,14 @@ Edit = Callable[[Image.Image, Measures], Image.Image | None]
 
 def brighten(photo: Image.Image, found: Measures) -> Image.Image | None:
     """Raise the mid-tones; black and white stay."""
-    light = max(found.median, found.surround)
-    if light >= _DARK:
+    if not _is_dark(found):
         return None
-    wanted = math.log(_LIT) / math.log(max(light, 0.02))
+    wanted = math.log(_LIT) / math.log(max(found.median, found.surround, 0.02))
     return _curve(photo, lambda x: x ** max(wanted, _LEAST_GAMMA))
+
+
+def _is_dark(found: Measures) -> bool:
+    return max(found.median, found.surround) < _DARK
 
 
 def recover_exposure(photo: Image.Image, found: Measures) -> Image.Image | None:
@@ -61,9 +64,9 @@ def recover_exposure(photo: Image.Image, found: Measures) -> Image.Image | None:
 
 
 def contrast(photo: Image.Image, found: Measures) -> Image.Image | None:
-    """Stretch the light of a flat photo, equally in all channels."""
+    """Stretch the light of a flat photo, equally in all channels; a dark one would lose its shadows by it."""
     span = found.high - found.low
-    if span >= _FLAT or span < 0.05:
+    if span >= _FLAT or span < 0.05 or _is_dark(found):
         return None
     gain = min(_MOST_STRETCH, _FULL / span)
     middle = (found.high + found.low) / 2
