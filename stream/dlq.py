@@ -72,29 +72,43 @@ class Replayed(NamedTuple):
     """Letters that were too large to keep their record: publish its event again."""
 
 
+class Ledger:
+    """The letters of a topic, each with its state, as its records are read in order."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Entry] = {}
+        self._marks: dict[str, str] = {}
+
+    def add(self, message: Message) -> None:
+        """Take a record: a letter, or what became of one."""
+        partition, offset = _where(message)
+        headers: Any = dict(message.headers() or ())
+        if MARK in headers:
+            self._marks[(headers.get(PLACE) or b"").decode(errors="replace")] = headers[MARK].decode(errors="replace")
+            return
+        try:
+            entry = Entry(partition, offset, DeadLetter.from_json(message.value() or b""))
+        except MessageError:
+            return  # somebody else's record
+        self._found[entry.place] = entry
+
+    def entries(self) -> list[Entry]:
+        """Return the letters, oldest first."""
+        for place in self._marks.keys() & self._found.keys():
+            self._found[place].state = self._marks[place]
+        return sorted(self._found.values(), key=lambda entry: entry.letter.failed_at)
+
+
 def entries(settings: Settings) -> list[Entry]:
     """Return all dead letters, oldest first, each with its state.
 
     Raises:
         DependencyError: the topic cannot be read.
     """
-    found: dict[str, Entry] = {}
-    marks: dict[str, str] = {}
+    ledger = Ledger()
     for message in read_topic(settings, settings.dlq_topic):
-        partition, offset = _where(message)
-        headers: Any = dict(message.headers() or ())
-        if MARK in headers:
-            marks[(headers.get(PLACE) or b"").decode(errors="replace")] = headers[MARK].decode(errors="replace")
-            continue
-        try:
-            entry = Entry(partition, offset, DeadLetter.from_json(message.value() or b""))
-        except MessageError:
-            continue  # somebody else's record
-        found[entry.place] = entry
-    for place, mark in marks.items():
-        if place in found:
-            found[place].state = mark
-    return sorted(found.values(), key=lambda entry: entry.letter.failed_at)
+        ledger.add(message)
+    return ledger.entries()
 
 
 def replay(settings: Settings, chosen: Filter) -> Replayed:

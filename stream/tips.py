@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
@@ -49,6 +50,13 @@ class Policy:
 
     thresholds: dict[Issue, float]
     impacts: dict[Issue, float]
+
+
+class RankedTip(NamedTuple):
+    """A tip, and how much of a score, 0..1, following it is expected to bring."""
+
+    gain: float
+    tip: Tip
 
 
 class _IssueFigures(BaseModel):
@@ -130,27 +138,39 @@ def tips_of(score: ImageScore, policy: Policy, threshold: float, cover_margin: f
     positions = [photo.position for photo in score.photos] + [photo.position for photo in score.failed]
     order = {position: i + 1 for i, position in enumerate(sorted(positions))}
     cover = score.cover
-    found: dict[str, tuple[float, Tip]] = {}
+    found: dict[str, RankedTip] = {}
     for photo in score.photos:
         share = 1.0 if photo is cover else _NOT_COVER
-        for issue, probability in photo.issues.items():
-            gain = share * probability * policy.impacts[issue]
-            least = max(policy.thresholds.get(issue, math.inf), threshold)
-            if probability >= least and gain > found.get(issue, (0.0,))[0]:
-                words = text(issue, order[photo.position], locale)
-                found[issue] = gain, _tip(issue.value, issue, probability, photo, words)
-        for fix in photo.fixes:
-            gain = share * (fix.score - photo.score)
-            found.pop(_MENDS.get(fix.fix, ""), None)  # proven on the photo itself, which says more
-            if gain > found.get(fix.fix, (0.0,))[0]:
-                words = fix_text(fix.fix, order[photo.position], photo.score, fix.score, locale)
-                found[fix.fix] = gain, _tip(fix.fix, None, fix.score, photo, words)
+        for tip in photo_tips(photo, order[photo.position], locale, policy, threshold):
+            ranked = RankedTip(share * tip.gain, tip.tip)
+            known = found.setdefault(tip.tip.kind, ranked)
+            found[tip.tip.kind] = max(known, ranked, key=lambda one: one.gain)
+    for fix in _MENDS.keys() & found.keys():
+        found.pop(_MENDS[fix], None)  # proven on a photo itself, which says more
     best = score.best
     if cover is not None and best.score >= cover.score + cover_margin:
         words = text(BETTER_COVER, order[best.position], locale)
-        found[BETTER_COVER] = best.score - cover.score, _tip(BETTER_COVER, None, best.score, best, words)
-    ranked = sorted(found.values(), key=lambda pair: -pair[0])
-    return tuple(tip for _, tip in ranked[:MAX_TIPS])
+        found[BETTER_COVER] = RankedTip(best.score - cover.score, _tip(BETTER_COVER, None, best.score, best, words))
+    ranked_tips = sorted(found.values(), key=lambda ranked: -ranked.gain)
+    return tuple(ranked.tip for ranked in ranked_tips[:MAX_TIPS])
+
+
+def photo_tips(photo: ScoredPhoto, number: int, locale: str, policy: Policy, threshold: float = 0.0) -> list[RankedTip]:
+    """Return all tips of one photo, most useful first: its fixes, and the issues that none of them mends.
+
+    `number` is the photo's place among the listing's, counted from 1, as the sentences name it.
+    """
+    tips = []
+    mended = {_MENDS.get(fix.fix) for fix in photo.fixes}
+    for issue, probability in photo.issues.items():
+        least = max(policy.thresholds.get(issue, math.inf), threshold)
+        if probability >= least and issue not in mended:
+            tip = _tip(issue.value, issue, probability, photo, text(issue, number, locale))
+            tips.append(RankedTip(probability * policy.impacts[issue], tip))
+    for fix in photo.fixes:
+        words = fix_text(fix.fix, number, photo.score, fix.score, locale)
+        tips.append(RankedTip(fix.score - photo.score, _tip(fix.fix, None, fix.score, photo, words)))
+    return sorted((ranked for ranked in tips if ranked.gain > 0), key=lambda ranked: -ranked.gain)
 
 
 def _tip(kind: str, issue: Issue | None, probability: float, photo: ScoredPhoto, words: str) -> Tip:

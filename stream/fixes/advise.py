@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
-from stream.fixes.edits import Fix, candidates
+from stream.fixes.edits import EDITS, Fix, candidates
+from stream.fixes.measures import measure
 from stream.inference import Prediction, TritonModel
 
 SIDE = 1024
@@ -62,6 +64,16 @@ def encoded(photo: Image.Image) -> bytes:
 def versions(photo: Image.Image) -> dict[Fix, bytes]:
     """Return the JPEG of each fix that applies; CPU work, for a thread."""
     return {fix: encoded(image) for fix, image in candidates(photo).items()}
+
+
+def fixed_in_full(data: bytes, chain: Sequence[Fix]) -> bytes:
+    """Return the JPEG of a photo after these fixes, as large as it came, without metadata; CPU work, for a thread."""
+    photo = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    for fix in chain:
+        small = photo.copy()
+        small.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+        photo = EDITS[fix](photo, measure(small)) or photo
+    return encoded(photo)
 
 
 async def helpful(model: TritonModel, data: bytes) -> tuple[Prediction, list[Fixed]]:

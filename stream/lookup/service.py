@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated
 
-import uvicorn
 import uvloop
 from fastapi import FastAPI, Path, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -25,6 +19,7 @@ from swagger_ui_bundle import swagger_ui_path
 from schemas import RedisRecord
 from schemas.base import Identifier
 from stream.errors import SettingsError
+from stream.http_server import end_of_program, http_server
 from stream.lookup.grpc_service import grpc_server
 from stream.lookup.reader import AsyncScoreReader
 from stream.settings import Settings
@@ -158,38 +153,13 @@ def reader_of(settings: Settings) -> AsyncScoreReader:
         raise SettingsError(f"redis: {error}; set IMAGE_SCORE_REDIS") from None
 
 
-class _HttpServer(uvicorn.Server):
-    """Leaves signals to the program around it."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def _http_server(app: FastAPI, port: int) -> AsyncIterator[None]:
-    try:
-        listener = socket.create_server(("", port))
-    except OSError:
-        raise SettingsError(f"lookup_http: port {port} is taken; set IMAGE_SCORE_LOOKUP_HTTP to a free one") from None
-    server = _HttpServer(uvicorn.Config(app, log_level="warning", access_log=False))
-    task = asyncio.create_task(server.serve([listener]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; what is under way is finished."""
-    end = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    end = end_of_program()
     async with (
         reader_of(settings) as reader,
         grpc_server(reader, settings.lookup_grpc, MAX_IDS),
-        _http_server(http_app(reader), settings.lookup_http),
+        http_server(http_app(reader), settings.lookup_http, "lookup_http"),
     ):
         log.info("ready: HTTP on port %d, gRPC on port %d", settings.lookup_http, settings.lookup_grpc)
         await end.wait()
