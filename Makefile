@@ -9,8 +9,8 @@ REQUIREMENTS = deploy/requirements
 demo: $(VENV)/online ## run the whole pipeline on sample photos, or on PHOTOS=folder
 	@$(BIN)/image-score demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-test: $(VENV)/dev $(VENV)/brisque lint ## run every check and test
-	$(BIN)/pytest
+test: $(VENV)/dev $(VENV)/brisque lint ## run every check and test, two files at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -92,4 +92,28 @@ def _cell(count: int, share: float | None) -> str:
     return str(count) if share is None else f"{count} ({share:.0%})"
 
 
-COMMANDS: tuple[click.Command, ...] = (hints, advise, notices, feedback)
+@click.command(epilog=example("image-score studio --kafka broker:9092 --triton triton:8001"))
+@settings_options(
+    "studio",
+    "kafka",
+    "triton",
+    "scorer_group",
+    "scores_topic",
+    "events_topic",
+    "dlq_topic",
+    "fetch",
+    "max_",
+    "model",
+    "tip_",
+)
+def studio(**options: Any) -> None:
+    """Serve the sellers' page, and with --kafka the operators' live page, until SIGTERM.
+
+    Without --triton an embedded one starts.
+    """
+    from stream.studio.app import run
+
+    run(settings_module.load(**options))
+
+
+COMMANDS: tuple[click.Command, ...] = (hints, advise, notices, feedback, studio)

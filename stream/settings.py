@@ -151,7 +151,26 @@ class Settings(BaseSettings):
     lookup_http: int = Field(8080, ge=1, le=65535, description="HTTP port of the lookup service")
     lookup_grpc: int = Field(8081, ge=1, le=65535, description="gRPC port of the lookup service")
 
-    @field_validator("fetch_allow", mode="before")
+    studio_host: str = Field("127.0.0.1", description="address the studio listens on; 0.0.0.0: all")
+    studio_port: int = Field(8090, ge=1, le=65535, description="port of the studio")
+    studio_operator_token: SecretStr = Field(
+        SecretStr(""), description="opens the operators' page; empty: one is made up and printed at the start"
+    )
+    studio_minutes: float = Field(30.0, gt=0, description="a session that is idle for so long ends, with its photos")
+    studio_photos: int = Field(20, ge=1, le=100, description="photos of one session")
+    studio_memory: int = Field(
+        512 * 2**20, ge=2**20, description="bytes of photos of all sessions; the idlest go first"
+    )
+    studio_uploads: str = Field("60/minute", description="photos from one address: COUNT/second, minute, hour or day")
+    studio_keep: str = Field(
+        "", description="folder that uploaded photos are kept in, which the page says; empty: none"
+    )
+    studio_embed: str = Field("", description="origins that may show the studio in a frame, space-separated; needs TLS")
+    studio_scorers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="health ports of the scorers, host:port, comma-separated: what they have in flight"
+    )
+
+    @field_validator("fetch_allow", "studio_scorers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
