@@ -51,6 +51,7 @@ SERVERS = {
     "make kafka": "export",
     "image-score lookup-service": "ready: ",
     "image-score index": "ready: ",
+    "image-score studio": "ready: ",
 }
 """Commands that run until they are stopped, and what they print when they are ready."""
 NEED_KAFKA = ("make faults", "make bench-consumer")
@@ -148,7 +149,7 @@ def test_server_command_starts_and_stops(
     command: str, settings: Settings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     assert command in COMMANDS
-    ports = {"lookup_http": free_port(), "lookup_grpc": free_port()}
+    ports = {"lookup_http": free_port(), "lookup_grpc": free_port(), "studio_port": free_port()}
     if command == "image-score index":
         search = request.getfixturevalue("search")
         search.ask("PUT", "/listings")

@@ -114,6 +114,7 @@ def hint_seconds(count: int, rate: float) -> list[float]:
             sent[listing] = event.occurred_at.timestamp()
             time.sleep(1 / rate)
         producer.flush(10)
+        del producer  # before Kafka ends: it would complain that Kafka is gone
         deadline = time.monotonic() + 60
         while len(found := list(read_topic(settings, settings.hints_topic))) < count and time.monotonic() < deadline:
             time.sleep(0.2)
