@@ -22,7 +22,7 @@ from stream.dlq import REPLAYED, entries
 from stream.embedded import EmbeddedStack
 from stream.embedded.server import free_port
 from stream.errors import SettingsError
-from stream.kafka import client_config
+from stream.kafka import client_config, create_topics
 from stream.settings import Settings, load
 from stream.studio.drift import drift, psi
 from stream.studio.guard import Guard
@@ -403,6 +403,19 @@ def test_in_flight_is_what_the_scorers_say(real_pipeline: Pipeline) -> None:
         visitor = operator(process)
         wait_for(lambda: figure(visitor.page("/operators"), "in-flight") == "1", "one record in flight")
         assert "127.0.0.1:9: does not answer" in visitor.page("/operators")
+
+
+def test_topics_may_be_made_later(real_pipeline: Pipeline) -> None:
+    later = {"scores_topic": listing_id("scores"), "dlq_topic": listing_id("dlq")}
+    settings = real_pipeline.settings.model_copy(update=later)
+    with studio(settings) as process:
+        visitor = operator(process)
+        wait_for(lambda: figure(visitor.page("/operators"), "lag") == "0", "the lag")
+        create_topics(settings)
+        producer = Producer(client_config(settings))
+        producer.produce(settings.scores_topic, key="m1", value=image_score().to_json())
+        assert producer.flush(10) == 0
+        wait_for(lambda: figure(visitor.page("/operators"), "p50") != "-", "the score on the page")
 
 
 def test_drift_is_told_from_last_weeks_scores(real_pipeline: Pipeline) -> None:

@@ -32,6 +32,8 @@ _COMPARED = 5_000
 """Scores of each side that drift is told from, at most."""
 _DAY_MS = 86_400_000
 _LAG_EVERY_S, _WEEK_EVERY_S = 2.0, 600.0
+_MISSING_EVERY_S = 5.0
+"""How often topics that are not there yet are looked for."""
 _TIMEOUT_S = 10.0
 
 
@@ -153,8 +155,8 @@ class LiveFeed:
         consumer = Consumer(client_config(settings) | ours)
         try:
             self._week = self._last_week(consumer)
-            self._begin(consumer)
-            next_lag, next_week = 0.0, time.monotonic() + _WEEK_EVERY_S
+            complete = self._begin(consumer)
+            next_lag, again_at = 0.0, time.monotonic() + (_WEEK_EVERY_S if complete else _MISSING_EVERY_S)
             while not self._end.is_set():
                 for message in consumer.consume(500, 0.25):
                     self._take(message)
@@ -162,7 +164,7 @@ class LiveFeed:
                     self._lag = self._read_lag(consumer)
                     self._problem = ""
                     next_lag = time.monotonic() + _LAG_EVERY_S
-                if time.monotonic() >= next_week:
+                if time.monotonic() >= again_at:
                     return  # and begin again, with another week
         finally:
             consumer.close()
@@ -171,20 +173,22 @@ class LiveFeed:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._problem = f"Kafka at {self._settings.kafka}: {error.str()}"
 
-    def _begin(self, consumer: Consumer) -> None:
-        """Go to all dead letters, and to the last scores."""
+    def _begin(self, consumer: Consumer) -> bool:
+        """Go to all dead letters, and to the last scores; return whether both topics are there."""
         with self._lock:
             self._ledger = Ledger()
             self._recent.clear()
             self._today.clear()
         letters = self._settings.dlq_topic
         places = [TopicPartition(letters, p, OFFSET_BEGINNING) for p in partitions(consumer, letters)]
+        complete = bool(places)
         topic = self._settings.scores_topic
         numbers = partitions(consumer, topic)
         for number in numbers:
             low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), _TIMEOUT_S)
             places.append(TopicPartition(topic, number, max(low, high - _REMEMBERED // len(numbers))))
         consumer.assign(places)
+        return complete and bool(numbers)
 
     def _take(self, message: Message) -> None:
         if message.error() is not None:
@@ -199,11 +203,7 @@ class LiveFeed:
             if score is None:
                 return
             at = message.timestamp()[1] / 1000
-            self._photos[listing] = tuple(
-                ListingPhoto.model_validate({"photo_id": p.photo_id, "url": p.url, "position": p.position})
-                for p in score.photos
-                if p.url
-            )
+            self._photos[listing] = _photos(score)
             if len(self._photos) > _REMEMBERED:
                 self._photos.popitem(last=False)
             if time.time() - at < _DAY_MS / 1000:
@@ -225,6 +225,8 @@ class LiveFeed:
         """Return scores of the seven days before the last one, from evenly spread places of each partition."""
         topic, now = self._settings.scores_topic, int(time.time() * 1000)
         numbers = partitions(consumer, topic)
+        if not numbers:
+            return []
         starts, ends = (
             consumer.offsets_for_times([TopicPartition(topic, n, now - days * _DAY_MS) for n in numbers], _TIMEOUT_S)
             for days in (8, 1)
@@ -249,6 +251,16 @@ class LiveFeed:
                 score = _score(message) if message.error() is None and (message.offset() or 0) < stop else None
                 if score is not None:
                     yield score.score
+
+
+def _photos(score: ImageScore) -> tuple[ListingPhoto, ...]:
+    """Return a listing's photos with what the fetcher takes for URLs."""
+    found = []
+    for photo in score.photos:
+        with suppress(ValidationError):
+            named = {"photo_id": photo.photo_id, "url": photo.url, "position": photo.position}
+            found.append(ListingPhoto.model_validate(named))
+    return tuple(found)
 
 
 def _score(message: Message) -> ImageScore | None:
